@@ -1,0 +1,115 @@
+//! "Not yet", as a value: why something has not happened, rendered to words in one place.
+
+/// Why a Promise, request, Work or placement is not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waiting {
+    /// No destination has the labels.
+    NoMatchingDestination {
+        /// The selector, in words.
+        selector: String,
+    },
+    /// A pipeline has not ended.
+    PipelineRunning {
+        /// The pipeline's name.
+        pipeline: String,
+    },
+    /// A pipeline asked to wait.
+    PipelineSuspended {
+        /// The pipeline's name.
+        pipeline: String,
+    },
+    /// The pipeline's image cannot be run here.
+    ImageNotRunnable {
+        /// The pipeline's name.
+        pipeline: String,
+        /// What the runner says: the image, and what to install.
+        cause: String,
+    },
+    /// The destination's agent is not connected.
+    AgentOffline {
+        /// The destination.
+        destination: String,
+        /// Since when (RFC 3339); `None` when it has never been connected.
+        since: Option<String>,
+    },
+    /// The agent has not reported that it applied the current files.
+    NotYetApplied {
+        /// The destination.
+        destination: String,
+    },
+    /// The files need an applier that the agent does not have.
+    NeedsApplier {
+        /// The destination.
+        destination: String,
+        /// The applier: `kubernetes`, `terraform`, `shell`.
+        applier: String,
+    },
+    /// Files are being removed from a destination.
+    Removing {
+        /// The destination.
+        destination: String,
+    },
+    /// The Promise cannot fulfil requests.
+    PromiseUnavailable {
+        /// The Promise.
+        promise: String,
+    },
+}
+
+impl Waiting {
+    /// The reason of a condition: one CamelCase word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoMatchingDestination { .. } => "NoMatchingDestination",
+            Self::PipelineRunning { .. } => "PipelineRunning",
+            Self::PipelineSuspended { .. } => "PipelineSuspended",
+            Self::ImageNotRunnable { .. } => "ImageNotRunnable",
+            Self::AgentOffline { .. } => "AgentOffline",
+            Self::NotYetApplied { .. } => "NotYetApplied",
+            Self::NeedsApplier { .. } => "NeedsApplier",
+            Self::Removing { .. } => "Removing",
+            Self::PromiseUnavailable { .. } => "PromiseUnavailable",
+        }
+    }
+
+    /// The message of a condition: one sentence that names the object, the cause and the cure.
+    pub fn message(&self) -> String {
+        match self {
+            Self::NoMatchingDestination { selector } => format!(
+                "no destination matches {selector}: add a destination with these labels, \
+                 or label one (kubectl get destinations --show-labels)"
+            ),
+            Self::PipelineRunning { pipeline } => format!("pipeline {pipeline} is running"),
+            Self::PipelineSuspended { pipeline } => format!(
+                "pipeline {pipeline} asked to wait: remove the label \
+                 kratix.io/workflow-suspended to go on"
+            ),
+            Self::ImageNotRunnable { pipeline, cause } => {
+                format!("pipeline {pipeline} cannot run: {cause}")
+            }
+            Self::AgentOffline { destination, since } => {
+                let since = match since {
+                    Some(since) => format!("offline since {since}"),
+                    None => "not connected yet".to_owned(),
+                };
+                format!(
+                    "the agent of destination {destination} is {since}: start it, or give it up \
+                     with: muster agents remove {destination} --abandon"
+                )
+            }
+            Self::NotYetApplied { destination } => {
+                format!("destination {destination} has not yet reported the files as applied")
+            }
+            Self::NeedsApplier { destination, applier } => format!(
+                "destination {destination} has no {applier} applier: enable it in the agent's \
+                 policy file and restart the agent, or choose another destination by label"
+            ),
+            Self::Removing { destination } => {
+                format!("files are being removed from destination {destination}")
+            }
+            Self::PromiseUnavailable { promise } => format!(
+                "promise {promise} cannot fulfil requests yet: kubectl describe promise {promise}"
+            ),
+        }
+    }
+}
