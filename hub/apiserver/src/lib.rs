@@ -1,1 +1,5 @@
 //! (to be written)
+
+pub(crate) mod field;
+pub(crate) mod json;
+pub(crate) mod selector;
