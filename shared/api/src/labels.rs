@@ -1,0 +1,74 @@
+//! Every label, annotation and finalizer key, with who sets it.
+
+/// The Promise that an object belongs to. Set by the hub.
+pub const PROMISE_NAME: &str = "kratix.io/promise-name";
+/// The request that an object belongs to.
+pub const RESOURCE_NAME: &str = "kratix.io/resource-name";
+/// The request's namespace, where objects do not live beside it.
+pub const RESOURCE_NAMESPACE: &str = "kratix.io/resource-namespace";
+/// The pipeline that made an object.
+pub const PIPELINE_NAME: &str = "kratix.io/pipeline-name";
+/// The namespace in which a pipeline runs.
+pub const PIPELINE_NAMESPACE: &str = "kratix.io/pipeline-namespace";
+/// `promise` or `resource`.
+pub const WORKFLOW_TYPE: &str = "kratix.io/workflow-type";
+/// `configure` or `delete`.
+pub const WORKFLOW_ACTION: &str = "kratix.io/workflow-action";
+/// `promise`, `resource` or `static-dependency`.
+pub const WORK_TYPE: &str = "kratix.io/work-type";
+/// The hash of the inputs of a run.
+pub const HASH: &str = "kratix.io/hash";
+/// The Work of a WorkPlacement.
+pub const WORK: &str = "kratix.io/work";
+/// The workload group of a WorkPlacement.
+pub const WORKLOAD_GROUP_ID: &str = "kratix.io/workload-group-id";
+/// The Destination of a WorkPlacement.
+pub const TARGET_DESTINATION: &str = "kratix.io/targetDestinationName";
+/// Set on a WorkPlacement whose Destination no longer matches.
+pub const MISPLACED: &str = "kratix.io/misplaced";
+/// Set on the latest PromiseRevision.
+pub const LATEST_REVISION: &str = "kratix.io/latest-revision";
+/// A Promise's version. Set by its author.
+pub const PROMISE_VERSION: &str = "kratix.io/promise-version";
+/// Run again from the first pipeline; one shot. Set by users.
+pub const MANUAL_RECONCILIATION: &str = "kratix.io/manual-reconciliation";
+/// Run all requests of a Promise again; one shot. Set by users.
+pub const RECONCILE_RESOURCES: &str = "kratix.io/reconcile-resources";
+/// Stop reconciling. Set by users.
+pub const PAUSED: &str = "kratix.io/paused";
+/// A pipeline asked to wait. Removed by users to go on.
+pub const WORKFLOW_SUSPENDED: &str = "kratix.io/workflow-suspended";
+/// Run from the first pipeline. Internal.
+pub const RUN_FROM_START: &str = "internal.workflows.kratix.io/run-from-start";
+/// `Kratix`, on Jobs.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// The agent that an enrolment token or Destination is for.
+pub const AGENT: &str = "fleet.muster.dev/agent";
+
+/// Kratix's finalizers on Promises and requests.
+pub mod finalizer {
+    /// Requests are deleted before their Promise.
+    pub const RESOURCE_REQUEST_CLEANUP: &str = "kratix.io/resource-request-cleanup";
+    /// Objects that serve a Promise's requests.
+    pub const DYNAMIC_CONTROLLER_CLEANUP: &str =
+        "kratix.io/dynamic-controller-dependant-resources-cleanup";
+    /// The request CRD.
+    pub const API_CRD_CLEANUP: &str = "kratix.io/api-crd-cleanup";
+    /// A Promise's dependencies.
+    pub const DEPENDENCIES_CLEANUP: &str = "kratix.io/dependencies-cleanup";
+    /// Jobs.
+    pub const WORKFLOWS_CLEANUP: &str = "kratix.io/workflows-cleanup";
+    /// Delete pipelines.
+    pub const DELETE_WORKFLOWS: &str = "kratix.io/delete-workflows";
+    /// PromiseRevisions.
+    pub const REVISION_CLEANUP: &str = "kratix.io/revision-cleanup";
+    /// Works of a request; WorkPlacements of a Work.
+    pub const WORK_CLEANUP: &str = "kratix.io/work-cleanup";
+    /// The ResourceBinding of a request.
+    pub const RESOURCE_BINDING_CLEANUP: &str = "kratix.io/resource-binding-cleanup";
+    /// Files of a WorkPlacement: kept until its destination says that they are removed.
+    pub const PLACEMENT_CLEANUP: &str = "finalizers.workplacement.kratix.io/repo-cleanup";
+    /// What a destination holds, before the Destination goes.
+    pub const DESTINATION_CLEANUP: &str = "kratix.io/destination-cleanup";
+}
