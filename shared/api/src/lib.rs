@@ -14,7 +14,6 @@ pub mod pipeline;
 pub mod promise;
 pub mod promise_revision;
 pub mod resource_binding;
-pub mod script;
 pub mod work;
 pub mod work_placement;
 
