@@ -1,1 +1,14 @@
-//! (to be written)
+//! Runs `batch/v1` Jobs where no kubelet does: a Job becomes a Pod, a Pod's containers run with
+//! podman, docker or as sandboxed processes, and `kubectl get pods` and `kubectl logs` show them.
+//!
+//! What it knows is Kubernetes' Job and Pod, nothing of Promises. What of a pod template it does
+//! not do (see [`pod::unsupported`]) is refused by name in the Job's status, never ignored.
+
+pub mod adapter;
+mod config;
+mod logs;
+mod sandbox;
+
+pub use config::{ApiAccess, RunnerConfig, ServeApi, adapter_image};
+pub use logs::{LOG_BYTES_MAX, LogOptions, Logs};
+pub use sandbox::sandbox_entry;

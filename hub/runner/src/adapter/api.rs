@@ -1,0 +1,158 @@
+//! The pod's way to the API and to the hub's results endpoint, with the pod's own token.
+
+use std::{fs, io, path::Path, time::Duration};
+
+use http::{Method, Request};
+use kube::{Client, Config, config::AuthInfo};
+use muster_core::FileSet;
+use serde_json::Value;
+
+/// How often a call is made before the container fails (and the Job tries again): enough for the
+/// hub to be restarted meanwhile.
+const ATTEMPTS: u32 = 4;
+/// The first wait; it doubles.
+const ATTEMPT_WAIT: Duration = Duration::from_millis(500);
+/// Output of a pipeline is mostly YAML; more effort than this takes longer than it saves.
+const COMPRESSION_LEVEL: i32 = 3;
+
+/// Why a call to the hub failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The token or the certificate authority is not where Kubernetes puts it.
+    #[error("cannot read the pod's ServiceAccount file {path}")]
+    Account {
+        /// Which file.
+        path: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The client could not be made from address, token and certificate authority.
+    #[error("cannot set up a client for the API at {address}: {cause}")]
+    Client {
+        /// The API's address.
+        address: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// The hub answered, and said no.
+    #[error("the hub refused {what}: {message}")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// The hub's words.
+        message: String,
+    },
+    /// No answer.
+    #[error("the hub could not be reached for {what}")]
+    Unreachable {
+        /// What was asked.
+        what: String,
+        /// The last failure.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The output could not be compressed.
+    #[error("cannot compress the output")]
+    Compress(#[source] io::Error),
+}
+
+pub(super) struct Api {
+    client: Client,
+    namespace: String,
+    config: Config,
+}
+
+impl Api {
+    /// A client with the ServiceAccount files (`token`, `ca.crt`, `namespace`) of `account`.
+    pub(super) fn new(address: &str, account: &Path) -> Result<Self, CallError> {
+        let read = |name: &str| {
+            fs::read_to_string(account.join(name)).map_err(|source| CallError::Account {
+                path: account.join(name).display().to_string(),
+                source,
+            })
+        };
+        let failed = |cause: String| CallError::Client { address: address.to_owned(), cause };
+        let namespace = read("namespace")?;
+        let url: http::Uri =
+            address.parse().map_err(|e: http::uri::InvalidUri| failed(e.to_string()))?;
+        let mut config = Config::new(url);
+        config.root_cert_file = Some(account.join("ca.crt"));
+        config.default_namespace = namespace.clone();
+        let token_file = account.join("token").display().to_string();
+        config.auth_info = AuthInfo { token_file: Some(token_file), ..AuthInfo::default() };
+        let client = Client::try_from(config.clone()).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { client, namespace, config })
+    }
+
+    /// GETs an object.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, CallError> {
+        let what = format!("GET {path}");
+        let text = call(&self.client, &Method::GET, path, Vec::new(), &what).await?;
+        serde_json::from_str(&text)
+            .map_err(|error| CallError::Refused { what, message: error.to_string() })
+    }
+
+    /// Hands files to the results endpoint, at `base` if it is not the API's address.
+    pub(super) async fn post_results(
+        &self,
+        base: Option<&str>,
+        job: &str,
+        part: &str,
+        files: &FileSet,
+    ) -> Result<(), CallError> {
+        let body = zstd::bulk::compress(&files.encode(), COMPRESSION_LEVEL)
+            .map_err(CallError::Compress)?;
+        let path = format!("/muster/results/{}/{job}/{part}", self.namespace);
+        let what = format!("the pipeline's {part}");
+        let client = match base {
+            None => self.client.clone(),
+            Some(base) => {
+                let failed = |cause: String| CallError::Client { address: base.to_owned(), cause };
+                let mut config = self.config.clone();
+                config.cluster_url =
+                    base.parse().map_err(|e: http::uri::InvalidUri| failed(e.to_string()))?;
+                Client::try_from(config).map_err(|error| failed(error.to_string()))?
+            }
+        };
+        call(&client, &Method::POST, &path, body, &what).await.map(drop)
+    }
+}
+
+/// Both calls of the adapter may be repeated: one reads, the other is idempotent by the Job's uid.
+async fn call(
+    client: &Client,
+    method: &Method,
+    path: &str,
+    body: Vec<u8>,
+    what: &str,
+) -> Result<String, CallError> {
+    let mut wait = ATTEMPT_WAIT;
+    let mut attempt = 1;
+    loop {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, "application/zstd")
+            .body(body.clone())
+            .map_err(|error| CallError::Refused {
+                what: what.to_owned(),
+                message: error.to_string(),
+            })?;
+        match client.request_text(request).await {
+            Ok(text) => return Ok(text),
+            Err(kube::Error::Api(status)) if status.code < 500 => {
+                let message = status.message.clone();
+                return Err(CallError::Refused { what: what.to_owned(), message });
+            }
+            Err(error) if attempt == ATTEMPTS => {
+                return Err(CallError::Unreachable {
+                    what: what.to_owned(),
+                    source: Box::new(error),
+                });
+            }
+            Err(_) => tokio::time::sleep(wait).await,
+        }
+        attempt += 1;
+        wait *= 2;
+    }
+}
