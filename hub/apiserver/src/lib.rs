@@ -2,4 +2,5 @@
 
 pub(crate) mod field;
 pub(crate) mod json;
+pub(crate) mod schema;
 pub(crate) mod selector;

@@ -1,0 +1,140 @@
+//! `x-kubernetes-validations`: the CEL rules of one place in a schema, by the crate kube-cel.
+//!
+//! Each node with rules holds them compiled; the walk is ours, because items of a `map` list
+//! must be compared with the old item of the same key.
+
+use kube_cel::{CompiledSchema, ErrorKind, ValidationError, compile_schema};
+use serde_json::Value;
+
+use super::Shape;
+use crate::field::{self, Cause, FieldError};
+
+/// Compiled rules of one node.
+pub(super) struct Rules {
+    compiled: CompiledSchema,
+    type_name: &'static str,
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rules").field("count", &self.compiled.validations.len()).finish()
+    }
+}
+
+/// A rule that does not compile.
+pub(super) struct BadRule {
+    index: usize,
+    rule: String,
+    detail: String,
+}
+
+impl BadRule {
+    /// The error, with the path of the list of rules.
+    pub(super) fn at(&self, path: &str) -> FieldError {
+        let path = field::child(&field::index(path, self.index), "rule");
+        let rule = Value::from(self.rule.as_str());
+        FieldError::invalid(path, &rule, &format!("compilation failed: {}", self.detail))
+    }
+}
+
+impl Rules {
+    /// Compiles the rules of `schema`, not those of the schemas below it.
+    pub(super) fn compile(schema: &Value, shape: Shape) -> Result<Self, Vec<BadRule>> {
+        let mut own = schema.clone();
+        strip_below(&mut own);
+        let compiled = compile_schema(&own);
+        let rules = schema.get("x-kubernetes-validations").and_then(Value::as_array);
+        let bad: Vec<BadRule> = compiled
+            .validations
+            .iter()
+            .enumerate()
+            .filter_map(|(index, result)| {
+                let error = result.as_ref().err()?;
+                let rule = rules?.get(index)?.get("rule").and_then(Value::as_str);
+                let rule = rule.unwrap_or_default().to_owned();
+                Some(BadRule { index, rule, detail: error.to_string() })
+            })
+            .collect();
+        match bad.is_empty() {
+            true => Ok(Self { compiled, type_name: type_name(shape) }),
+            false => Err(bad),
+        }
+    }
+
+    /// Evaluates the rules on a value at `path`. Rules that speak of the old value are left out
+    /// where there is none.
+    pub(super) fn check(&self, value: &Value, old: Option<&Value>, path: &str) -> Vec<FieldError> {
+        let Err(errors) = kube_cel::validate_compiled(&self.compiled, value, old) else {
+            return Vec::new();
+        };
+        errors.as_slice().iter().map(|error| self.field_error(error, value, path)).collect()
+    }
+
+    fn field_error(&self, error: &ValidationError, value: &Value, path: &str) -> FieldError {
+        // The rule's own `fieldPath`, such as `.spec.x`, is relative to this node.
+        let field = match error.field_path.trim_start_matches('.') {
+            "" => path.to_owned(),
+            key if key.starts_with('[') => format!("{path}{key}"),
+            name => field::child(path, name),
+        };
+        let detail = match error.kind {
+            ErrorKind::EvaluationError => {
+                let cause = std::error::Error::source(error).map(ToString::to_string);
+                let cause = cause.unwrap_or_else(|| error.message.clone());
+                format!("{cause} evaluating rule: {}", self.message_of(&error.rule))
+            }
+            _ => error.message.clone(),
+        };
+        let shown = Value::from(self.type_name);
+        match error.reason.as_deref() {
+            Some("FieldValueRequired") => FieldError::required(field, &detail),
+            Some("FieldValueForbidden") => FieldError::forbidden(field, &detail),
+            Some("FieldValueDuplicate") => FieldError::duplicate(field, value),
+            _ => {
+                FieldError { cause: Cause::Invalid, ..FieldError::invalid(field, &shown, &detail) }
+            }
+        }
+    }
+
+    fn message_of(&self, rule: &str) -> String {
+        let compiled = self.compiled.validations.iter().flatten().find(|r| r.rule.rule == rule);
+        let message = compiled.and_then(|r| r.rule.message.clone());
+        message.unwrap_or_else(|| format!("failed rule: {rule}"))
+    }
+}
+
+/// Removes the rules of all nested schemas.
+fn strip_below(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    for (key, value) in map {
+        match (key.as_str(), value) {
+            ("properties", Value::Object(properties)) => {
+                properties.values_mut().for_each(strip);
+            }
+            ("items" | "additionalProperties" | "not", nested) => strip(nested),
+            ("allOf" | "anyOf" | "oneOf", Value::Array(nested)) => {
+                nested.iter_mut().for_each(strip);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn strip(schema: &mut Value) {
+    if let Value::Object(map) = schema {
+        map.shift_remove("x-kubernetes-validations");
+    }
+    strip_below(schema);
+}
+
+fn type_name(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Object => "object",
+        Shape::Array => "array",
+        Shape::String => "string",
+        Shape::Integer => "integer",
+        Shape::Number => "number",
+        Shape::Boolean => "boolean",
+        Shape::Any | Shape::IntOrString | Shape::Quantity => "",
+    }
+}
