@@ -1,0 +1,357 @@
+//! OpenAPI v3 documents: what kubectl's `apply`, `explain` and validation read.
+//!
+//! One document for each group and version, with the schemas of its kinds, all they refer to,
+//! and a minimal path for each resource. The index carries a hash of each, so that clients
+//! cache them.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha512};
+
+use crate::{discovery::KindInfo, schema::builtin};
+
+const SCHEMAS: &str = "#/components/schemas/";
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+
+/// The document of one group and version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Document {
+    /// `api/v1` or `apis/GROUP/VERSION`: what follows `/openapi/v3/`.
+    pub(crate) path: String,
+    /// Changes with the body; upper-case hex.
+    pub(crate) hash: String,
+    /// JSON.
+    pub(crate) body: String,
+}
+
+/// `/openapi/v3`: where each document is.
+pub(crate) fn index(documents: &[Document]) -> Value {
+    let paths: Map<String, Value> = documents
+        .iter()
+        .map(|document| {
+            let url = format!("/openapi/v3/{}?hash={}", document.path, document.hash);
+            (document.path.clone(), json!({"serverRelativeURL": url}))
+        })
+        .collect();
+    json!({"paths": paths})
+}
+
+/// One document for each group and version of the built-in kinds that are served.
+pub(crate) fn builtin_documents(served: &[KindInfo]) -> Vec<Document> {
+    let versions: BTreeSet<(&str, &str)> =
+        served.iter().map(|k| (k.group.as_str(), k.version.as_str())).collect();
+    let documents = versions.into_iter().map(|(group, version)| {
+        let kinds: Vec<&KindInfo> =
+            served.iter().filter(|k| k.group == group && k.version == version).collect();
+        let mut schemas = Schemas::default();
+        for (name, schema) in builtin::documents() {
+            let wanted = |(g, v, kind): &(String, String, String)| {
+                g == group
+                    && v == version
+                    && kinds.iter().any(|k| {
+                        k.kind == *kind
+                            || k.list_kind == *kind
+                            || k.subresources.iter().any(|s| s.kind == *kind)
+                    })
+            };
+            if builtin::kinds_of(schema).iter().any(wanted) {
+                schemas.add_builtin(name);
+            }
+        }
+        document(group, version, &kinds, schemas)
+    });
+    documents.collect()
+}
+
+/// The document of a group and version that CRDs define; with each kind comes its
+/// `openAPIV3Schema`.
+pub(crate) fn crd_document(group: &str, version: &str, kinds: &[(KindInfo, Value)]) -> Document {
+    let mut schemas = Schemas::default();
+    for (kind, schema) in kinds {
+        schemas.add_builtin(OBJECT_META);
+        schemas.add_builtin(LIST_META);
+        let name = component(kind);
+        schemas.0.insert(name.clone(), custom_schema(kind, schema));
+        schemas.0.insert(format!("{name}List"), list_schema(kind, &name));
+    }
+    let kinds: Vec<&KindInfo> = kinds.iter().map(|(kind, _)| kind).collect();
+    document(group, version, &kinds, schemas)
+}
+
+/// Schemas of one document by name.
+#[derive(Default)]
+struct Schemas(Map<String, Value>);
+
+impl Schemas {
+    /// Adds a built-in definition with all that it refers to.
+    fn add_builtin(&mut self, name: &str) {
+        if self.0.contains_key(name) {
+            return;
+        }
+        let Some(schema) = builtin::documents().get(name) else { return };
+        self.0.insert(name.to_owned(), schema.clone());
+        let mut names = Vec::new();
+        references(schema, &mut names);
+        names.into_iter().for_each(|name| self.add_builtin(name));
+    }
+}
+
+fn references<'a>(value: &'a Value, names: &mut Vec<&'a str>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(target) if key == "$ref" => {
+                        names.extend(target.strip_prefix(SCHEMAS));
+                    }
+                    other => references(other, names),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| references(item, names)),
+        _ => {}
+    }
+}
+
+fn document(group: &str, version: &str, kinds: &[&KindInfo], mut schemas: Schemas) -> Document {
+    schemas.add_builtin(DELETE_OPTIONS);
+    let path = match group {
+        "" => format!("api/{version}"),
+        group => format!("apis/{group}/{version}"),
+    };
+    let mut paths = Map::new();
+    for kind in kinds {
+        add_paths(&mut paths, &path, kind, &schemas);
+    }
+    paths.sort_keys();
+    schemas.0.sort_keys();
+    let body = json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.32.13"},
+        "paths": paths,
+        "components": {"schemas": schemas.0},
+    })
+    .to_string();
+    let hash = hex::encode_upper(Sha512::digest(&body));
+    Document { path, hash, body }
+}
+
+/// The paths of a kind, with what kubectl looks for: the kind of each operation, and that PATCH
+/// knows `fieldValidation` and `dryRun`.
+fn add_paths(paths: &mut Map<String, Value>, root: &str, kind: &KindInfo, schemas: &Schemas) {
+    let collection = match kind.namespaced {
+        true => format!("/{root}/namespaces/{{namespace}}/{}", kind.plural),
+        false => format!("/{root}/{}", kind.plural),
+    };
+    let item = format!("{collection}/{{name}}");
+    let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+    let reference = schema_of(schemas, kind);
+    let operations = |verbs: &[(&str, &str, &str)], served: &[String], gvk: &Value| {
+        let mut entry = Map::new();
+        for (verb, method, action) in verbs {
+            if served.iter().any(|served| served == verb) {
+                entry.insert((*method).to_owned(), operation(action, gvk, reference.as_deref()));
+            }
+        }
+        Value::Object(entry)
+    };
+    let on_collection = operations(
+        &[
+            ("list", "get", "list"),
+            ("create", "post", "post"),
+            ("deletecollection", "delete", "deletecollection"),
+        ],
+        &kind.verbs,
+        &gvk,
+    );
+    let on_item = [
+        ("get", "get", "get"),
+        ("update", "put", "put"),
+        ("patch", "patch", "patch"),
+        ("delete", "delete", "delete"),
+    ];
+    if kind.namespaced {
+        let all = operations(&[("list", "get", "list")], &kind.verbs, &gvk);
+        paths.insert(format!("/{root}/{}", kind.plural), all);
+    }
+    paths.insert(collection, on_collection);
+    paths.insert(item.clone(), operations(&on_item, &kind.verbs, &gvk));
+    for sub in &kind.subresources {
+        let gvk = json!({"group": sub.group, "version": sub.version, "kind": sub.kind});
+        let mut verbs = on_item.to_vec();
+        verbs.push(("create", "post", "post"));
+        paths.insert(format!("{item}/{}", sub.name), operations(&verbs, &sub.verbs, &gvk));
+    }
+}
+
+fn operation(action: &str, gvk: &Value, schema: Option<&str>) -> Value {
+    let names: &[&str] = match action {
+        "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
+        "post" | "put" => &["dryRun", "fieldManager", "fieldValidation"],
+        "list" => {
+            &["continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "watch"]
+        }
+        "delete" => &["dryRun", "gracePeriodSeconds", "propagationPolicy"],
+        _ => &[],
+    };
+    let parameters: Vec<Value> = names
+        .iter()
+        .map(|name| {
+            let kind = match *name {
+                "force" | "watch" => "boolean",
+                "limit" | "gracePeriodSeconds" => "integer",
+                _ => "string",
+            };
+            json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}})
+        })
+        .collect();
+    let mut ok = json!({"description": "OK"});
+    if let Some(schema) = schema {
+        ok["content"] = json!({"application/json": {"schema": {"$ref": schema}}});
+    }
+    json!({
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": gvk,
+        "parameters": parameters,
+        "responses": {"200": ok},
+    })
+}
+
+fn schema_of(schemas: &Schemas, kind: &KindInfo) -> Option<String> {
+    let found = schemas.0.iter().find(|(_, schema)| {
+        builtin::kinds_of(schema).iter().any(|(group, version, name)| {
+            (group, version, name) == (&kind.group, &kind.version, &kind.kind)
+        })
+    });
+    found.map(|(name, _)| format!("{SCHEMAS}{name}"))
+}
+
+/// `com.example.lab.v1.Widget` for kind Widget of group `lab.example.com`.
+fn component(kind: &KindInfo) -> String {
+    let mut parts: Vec<&str> = kind.group.split('.').rev().collect();
+    parts.push(&kind.version);
+    parts.push(&kind.kind);
+    parts.join(".")
+}
+
+fn custom_schema(kind: &KindInfo, schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    let gvk = json!([{"group": kind.group, "version": kind.version, "kind": kind.kind}]);
+    if let Value::Object(map) = &mut schema {
+        map.insert("x-kubernetes-group-version-kind".to_owned(), gvk);
+        let properties = map.entry("properties").or_insert_with(|| json!({}));
+        if let Value::Object(properties) = properties {
+            add_type_meta(properties);
+            let meta = json!({
+                "description": "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+                "allOf": [{"$ref": format!("{SCHEMAS}{OBJECT_META}")}],
+            });
+            properties.insert("metadata".to_owned(), meta);
+        }
+    }
+    schema
+}
+
+fn list_schema(kind: &KindInfo, name: &str) -> Value {
+    let mut properties = Map::new();
+    add_type_meta(&mut properties);
+    properties.insert(
+        "items".to_owned(),
+        json!({
+            "description": format!("List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", kind.plural),
+            "type": "array",
+            "items": {"$ref": format!("{SCHEMAS}{name}")},
+        }),
+    );
+    properties.insert(
+        "metadata".to_owned(),
+        json!({
+            "description": "Standard list metadata.",
+            "allOf": [{"$ref": format!("{SCHEMAS}{LIST_META}")}],
+        }),
+    );
+    json!({
+        "description": format!("{} is a list of {}", kind.list_kind, kind.kind),
+        "type": "object",
+        "required": ["items"],
+        "properties": properties,
+        "x-kubernetes-group-version-kind":
+            [{"group": kind.group, "version": kind.version, "kind": kind.list_kind}],
+    })
+}
+
+fn add_type_meta(properties: &mut Map<String, Value>) {
+    const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+    const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+    for (name, description) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        let schema = json!({"type": "string", "description": description});
+        properties.insert(name.to_owned(), schema);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn widget() -> KindInfo {
+        KindInfo {
+            group: "lab.example.com".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Widget".to_owned(),
+            list_kind: "WidgetList".to_owned(),
+            plural: "widgets".to_owned(),
+            singular: "widget".to_owned(),
+            namespaced: true,
+            verbs: ["get", "list", "patch", "create"].map(str::to_owned).to_vec(),
+            ..KindInfo::default()
+        }
+    }
+
+    #[test]
+    fn a_crd_document_has_what_kubectl_looks_for() {
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object"}}});
+        let document = crd_document("lab.example.com", "v1", &[(widget(), schema)]);
+        assert_eq!(document.path, "apis/lab.example.com/v1");
+        let body: Value = serde_json::from_str(&document.body).unwrap();
+        let schemas = &body["components"]["schemas"];
+        let schema = &schemas["com.example.lab.v1.Widget"];
+        assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "Widget");
+        assert!(schemas.get(OBJECT_META).is_some() && schemas.get(DELETE_OPTIONS).is_some());
+        let paths = &body["paths"];
+        let patch =
+            &paths["/apis/lab.example.com/v1/namespaces/{namespace}/widgets/{name}"]["patch"];
+        assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "Widget");
+        let names: Vec<&str> = patch["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|p| p["name"].as_str())
+            .collect();
+        assert!(names.contains(&"fieldValidation"));
+        let listed = index(std::slice::from_ref(&document));
+        let url = listed["paths"]["apis/lab.example.com/v1"]["serverRelativeURL"].as_str().unwrap();
+        assert_eq!(url, format!("/openapi/v3/apis/lab.example.com/v1?hash={}", document.hash));
+    }
+
+    #[test]
+    fn references_of_built_in_documents_resolve() {
+        let pod = KindInfo {
+            version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            list_kind: "PodList".to_owned(),
+            plural: "pods".to_owned(),
+            ..widget()
+        };
+        let documents = builtin_documents(&[KindInfo { group: String::new(), ..pod }]);
+        let body: Value = serde_json::from_str(&documents[0].body).unwrap();
+        let schemas = body["components"]["schemas"].as_object().unwrap();
+        let mut names = Vec::new();
+        references(&body, &mut names);
+        assert!(names.len() > 100);
+        assert!(names.iter().all(|name| schemas.contains_key(*name)));
+        assert!(schemas.contains_key("io.k8s.api.core.v1.PodList"));
+    }
+}

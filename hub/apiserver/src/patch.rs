@@ -1,0 +1,64 @@
+//! The three ways to change part of an object: merge patch (RFC 7386), JSON patch (RFC 6902)
+//! and the strategic merge patch of Kubernetes.
+
+mod strategic;
+
+use json_patch::{Patch, PatchOperation};
+use serde_json::Value;
+
+pub(crate) use strategic::strategic;
+
+/// Most operations in one JSON patch (the limit of kube-apiserver).
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Most bytes that the copies of one JSON patch may add (the limit of kube-apiserver), so that
+/// a small patch cannot double an object again and again.
+const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// Why a patch was not applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PatchError {
+    /// The patch itself makes no sense: 400.
+    #[error("error decoding patch: {0}")]
+    Malformed(String),
+    /// An operation does not fit the object, such as a failed `test`: 422.
+    #[error("the server rejected our request due to an error in our request")]
+    Unfit(#[from] json_patch::PatchError),
+    /// More operations or copied bytes than allowed: 413.
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+/// RFC 7386: objects are merged, null removes, all else replaces.
+pub(crate) fn merge(object: &mut Value, patch: &Value) {
+    json_patch::merge(object, patch);
+}
+
+/// RFC 6902. On error the object is as it was.
+pub(crate) fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let Patch(operations) =
+        serde_json::from_value(patch.clone()).map_err(|e| PatchError::Malformed(e.to_string()))?;
+    if operations.len() > MAX_OPERATIONS {
+        return Err(PatchError::TooLarge(format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            operations.len()
+        )));
+    }
+    let mut patched = object.clone();
+    let mut copied = 0;
+    for operation in operations {
+        if let PatchOperation::Copy(copy) = &operation
+            && let Some(source) = patched.pointer(copy.from.as_str())
+        {
+            copied += source.to_string().len();
+            if copied > MAX_COPIED {
+                return Err(PatchError::TooLarge(format!(
+                    "the copies of the JSON patch add more than {MAX_COPIED} bytes"
+                )));
+            }
+        }
+        json_patch::patch(&mut patched, std::slice::from_ref(&operation))?;
+    }
+    *object = patched;
+    Ok(())
+}
