@@ -1,0 +1,28 @@
+# Muster's few commands. `make test` is everything that CI runs.
+
+CARGO ?= cargo
+# The programs in one profile everywhere, so that nothing is compiled twice.
+BIN := target/debug
+
+.PHONY: build test lint unit e2e quickstart bench
+
+build:
+	$(CARGO) build -p muster -p muster-agent
+
+test: lint unit e2e
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+unit:
+	eval "$$(tests/real/parts.sh)" && $(CARGO) test --workspace --exclude muster-e2e --locked
+
+e2e: build
+	eval "$$(tests/real/parts.sh)" && $(CARGO) test -p muster-e2e --locked
+
+quickstart: build
+	$(BIN)/muster quickstart
+
+bench: build
+	eval "$$(tests/real/parts.sh)" && $(CARGO) run -p muster-e2e --bin bench --locked

@@ -1,0 +1,110 @@
+#!/bin/sh
+# Obtains the real programs that tests use, and prints what to export, for:
+#   eval "$(tests/real/parts.sh)"
+#
+# Each is taken from the machine where it is there, else built or installed once and kept in
+# ${XDG_CACHE_HOME:-~/.cache}/muster. What cannot be had is said on stderr, and its variable is not
+# set; with CI=true that is an error, because CI must not skip.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/muster
+mkdir -p "$cache"
+missing=""
+
+say() { echo "parts: $*" >&2; }
+lack() { say "$1 is missing: $2"; missing="$missing $1"; }
+
+# go_program NAME VERSION PACKAGE LDFLAGS: built in tests/real/NAME, printed as a path.
+go_program() {
+    program=$cache/$1-$2
+    if [ ! -x "$program" ]; then
+        command -v go >/dev/null || return 1
+        say "building $1 $2 (once; a few minutes)"
+        (cd "$here/$1" && GOFLAGS=-mod=readonly go build -trimpath -ldflags "$4" -o "$program.new" "$3" >&2)
+        mv "$program.new" "$program"
+    fi
+    echo "$program"
+}
+
+kubernetes_version() {
+    base=k8s.io/component-base/version
+    echo "-s -w -X $base.gitVersion=v1.$1 -X $base.gitMajor=1 -X $base.gitMinor=${1%%.*}"
+}
+
+# kubectl of the minor that the embedded API serves.
+kubectl() {
+    for candidate in "${MUSTER_KUBECTL:-}" $(command -v kubectl.1.32 kubectl 2>/dev/null) \
+        "$(dirname "$(readlink -f "$(command -v kubectl 2>/dev/null || echo /)")")/kubectl.1.32"; do
+        [ -x "$candidate" ] || continue
+        # A dispatcher would pick another kubectl by the server's version.
+        case $(basename "$candidate") $("$candidate" version --client 2>/dev/null | head -1) in
+            "kubectl.1.32 "*) echo "$candidate"; return ;;
+            *dispatcher*) ;;
+            *v1.32.*) echo "$candidate"; return ;;
+        esac
+    done
+    go_program kubectl 1.32.13 k8s.io/kubernetes/cmd/kubectl "$(kubernetes_version 32.13)"
+}
+
+kube_apiserver() {
+    [ -z "${MUSTER_KUBE_APISERVER:-}" ] || { echo "$MUSTER_KUBE_APISERVER"; return; }
+    go_program kube-apiserver 1.36.3 k8s.io/kubernetes/cmd/kube-apiserver "$(kubernetes_version 36.3)"
+}
+
+etcd() {
+    [ -z "${MUSTER_ETCD:-}" ] || { echo "$MUSTER_ETCD"; return; }
+    go_program etcd 3.6.8 . "-s -w"
+}
+
+# install PROGRAM PACKAGE…: with apt, where we may.
+install() {
+    program=$1
+    shift
+    command -v "$program" >/dev/null && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing $*"
+        apt-get update -qq >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2
+    else
+        return 1
+    fi
+}
+
+# An image for pipelines, made here because tests reach no registry.
+image() {
+    name=docker.io/library/busybox:1.36
+    install podman podman runc busybox-static || return 1
+    [ -x /bin/busybox ] || install busybox busybox-static || return 1
+    podman image exists "$name" 2>/dev/null || {
+        root=$(mktemp -d)
+        mkdir -p "$root/bin" "$root/tmp" "$root/etc" "$root/usr/bin"
+        chmod 1777 "$root/tmp"
+        cp /bin/busybox "$root/bin/busybox"
+        for applet in $("$root/bin/busybox" --list); do
+            [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
+        done
+        ln -s ../../bin/env "$root/usr/bin/env"
+        printf 'root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n' >"$root/etc/passwd"
+        tar -C "$root" -c . | podman import - "$name" >&2
+        rm -rf "$root"
+    }
+    echo "$name"
+}
+
+export_or_lack() { # VARIABLE VALUE PROGRAM CURE
+    if [ -n "$2" ]; then echo "export $1='$2'"; else lack "$3" "$4"; fi
+}
+
+export_or_lack MUSTER_KUBECTL "$(kubectl || true)" kubectl "install kubectl 1.32, or Go to build it"
+export_or_lack MUSTER_ETCD "$(etcd || true)" etcd "install Go to build it, or set MUSTER_ETCD"
+export_or_lack MUSTER_KUBE_APISERVER "$(kube_apiserver || true)" kube-apiserver \
+    "install Go to build it, or set MUSTER_KUBE_APISERVER"
+export_or_lack MUSTER_TERRAFORM "$(command -v terraform || command -v tofu || true)" terraform \
+    "install terraform or tofu"
+export_or_lack MUSTER_TEST_IMAGE "$(image || true)" podman \
+    "apt-get install podman runc busybox-static"
+
+if [ -n "$missing" ] && [ "${CI:-}" = true ]; then
+    say "CI must not skip:$missing"
+    exit 1
+fi
