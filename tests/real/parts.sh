@@ -37,7 +37,8 @@ kubectl() {
         "$(dirname "$(readlink -f "$(command -v kubectl 2>/dev/null || echo /)")")/kubectl.1.32"; do
         [ -x "$candidate" ] || continue
         # A dispatcher would pick another kubectl by the server's version.
-        case $(basename "$candidate") $("$candidate" version --client 2>/dev/null | head -1) in
+        version=$("$candidate" version --client 2>/dev/null | head -1)
+        case "$(basename "$candidate") $version" in
             "kubectl.1.32 "*) echo "$candidate"; return ;;
             *dispatcher*) ;;
             *v1.32.*) echo "$candidate"; return ;;
