@@ -6,9 +6,13 @@
 
 pub mod adapter;
 mod config;
+mod executor;
+mod launch;
 mod logs;
 mod sandbox;
 
 pub use config::{ApiAccess, RunnerConfig, ServeApi, adapter_image};
-pub use logs::{LOG_BYTES_MAX, LogOptions, Logs};
+pub use executor::{Executor, ExecutorKind, OpenPod, ProbeError};
+pub use launch::{ContainerLaunch, Exit, LaunchError, Limits, Mount, PodLaunch, Pull, Security};
+pub use logs::{LOG_BYTES_MAX, LogOptions, LogWriter, Logs};
 pub use sandbox::sandbox_entry;

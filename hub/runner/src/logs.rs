@@ -85,12 +85,7 @@ impl Logs {
     }
 
     /// Starts the log of a container's run. `restart` is the number of runs before it.
-    pub(crate) fn create(
-        &self,
-        pod_uid: &str,
-        container: &str,
-        restart: i32,
-    ) -> io::Result<LogWriter> {
+    pub fn create(&self, pod_uid: &str, container: &str, restart: i32) -> io::Result<LogWriter> {
         let path = self.path(pod_uid, container, restart)?;
         fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
         let file = File::create(&path)?;
@@ -224,7 +219,7 @@ impl LogReader {
 
 /// Writes one run of a container. Followers see its end when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub(crate) struct LogWriter(Arc<OpenLog>);
+pub struct LogWriter(Arc<OpenLog>);
 
 #[derive(Debug)]
 struct OpenLog {
@@ -237,7 +232,7 @@ struct OpenLog {
 
 impl LogWriter {
     /// Stores one line. Without room it is dropped, which the log says once.
-    pub(crate) fn line(&self, text: &[u8]) {
+    pub fn line(&self, text: &[u8]) {
         let mut file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, left) = &mut *file;
         if *left == 0 {

@@ -23,8 +23,8 @@ mod zygote;
 
 use std::process::ExitCode;
 
-pub(crate) use message::{Fault, RunContainer, SandboxLimits, SandboxMount};
-pub(crate) use session::{ContainerExit, PodSession, Zygote, ZygoteError};
+pub(crate) use message::{Fault, OpenPod, RunContainer, SandboxLimits, SandboxMount};
+pub(crate) use session::{PodSession, Zygote, ZygoteError};
 
 /// The hidden subcommand that turns the hub's executable into the zygote.
 pub(crate) const SUBCOMMAND: [&str; 2] = ["pipeline", "sandbox-init"];
@@ -38,5 +38,5 @@ pub fn sandbox_entry() -> Option<ExitCode> {
     {
         return None;
     }
-    Some(zygote::run())
+    Some(zygote::run(&args.collect::<Vec<_>>()))
 }

@@ -10,7 +10,7 @@ use std::{
 use rustix::{
     mount::MountPropagationFlags,
     process::{
-        Pid, PidfdFlags, Signal, WaitOptions, getegid, geteuid, kill_process, pidfd_open,
+        Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open,
         set_parent_process_death_signal, waitpid,
     },
 };
@@ -29,8 +29,9 @@ struct Running {
 }
 
 /// Becomes the pod process; ends with the socket's other end.
-pub(super) fn run(request: OpenPod, socket: OwnedFd) -> ! {
-    let outside = (geteuid().as_raw(), getegid().as_raw());
+///
+/// `outside` are user and group of the zygote: in a new user namespace they cannot be asked for.
+pub(super) fn run(request: OpenPod, socket: OwnedFd, outside: (u32, u32)) -> ! {
     match prepare(&request, outside) {
         Err(fault) => {
             let _ = frame::send(&socket, &FromPod::Failed(fault), &[]);

@@ -48,6 +48,8 @@ pub(crate) struct Zygote {
     program: PathBuf,
     /// What to run the program with: `podman unshare` for podman without root.
     launcher: Vec<String>,
+    /// What the helper runs when the hub is gone: the end of a container engine's containers.
+    last_will: Vec<String>,
     process: Mutex<Option<Process>>,
 }
 
@@ -57,8 +59,8 @@ struct Process {
 }
 
 impl Zygote {
-    pub(crate) fn new(program: PathBuf, launcher: Vec<String>) -> Self {
-        Self { program, launcher, process: Mutex::new(None) }
+    pub(crate) fn new(program: PathBuf, launcher: Vec<String>, last_will: Vec<String>) -> Self {
+        Self { program, launcher, last_will, process: Mutex::new(None) }
     }
 
     /// Makes a pod's namespaces. Dropping the session ends everything in it.
@@ -92,7 +94,9 @@ impl Zygote {
         let mut command = match self.launcher.split_first() {
             None => {
                 let mut command = Command::new(&self.program);
-                command.env_clear();
+                if self.last_will.is_empty() {
+                    command.env_clear();
+                }
                 command
             }
             Some((launcher, args)) => {
@@ -103,6 +107,7 @@ impl Zygote {
         };
         command
             .args(SUBCOMMAND)
+            .args(&self.last_will)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             // Out of the terminal's process group: Ctrl-C is for the hub, which ends pods in order.
@@ -123,10 +128,9 @@ impl Drop for Zygote {
 
 fn end(process: Process) {
     let Process { mut child, control } = process;
-    // The end of the socket ends the helper; the kill is for one that hangs.
+    // The end of the socket is the end of the helper, after its last will if it has one.
     drop(control);
-    let _ = child.kill();
-    let _ = child.wait();
+    std::thread::spawn(move || child.wait());
 }
 
 /// How a container's first process ended.

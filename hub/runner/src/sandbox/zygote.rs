@@ -2,11 +2,14 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
-    process::ExitCode,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::{Command, ExitCode, Stdio},
 };
 
-use rustix::process::{Pid, PidfdFlags, WaitOptions, geteuid, pidfd_open, waitpid};
+use rustix::process::{Pid, PidfdFlags, WaitOptions, getegid, geteuid, pidfd_open, waitpid};
 
 use super::{
     frame,
@@ -15,9 +18,18 @@ use super::{
 };
 
 /// Serves the hub on the control socket, which is stdin, until the hub is gone.
-pub(super) fn run() -> ExitCode {
+///
+/// Then it becomes `last_will`: the command that ends what a container engine runs for the hub.
+pub(super) fn run(last_will: &[String]) -> ExitCode {
     match serve() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => match last_will.split_first() {
+            None => ExitCode::SUCCESS,
+            Some((program, args)) => {
+                let error = Command::new(program).args(args).stderr(Stdio::null()).exec();
+                eprintln!("sandbox: cannot run {program}: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             eprintln!("sandbox: {error}");
             ExitCode::FAILURE
@@ -30,6 +42,7 @@ fn serve() -> io::Result<()> {
     let control = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     os::become_standard(&null.into(), 0)?;
+    let user = (geteuid().as_raw(), getegid().as_raw());
     let mut pods: Vec<(Pid, OwnedFd)> = Vec::new();
     loop {
         let ready = {
@@ -57,7 +70,7 @@ fn serve() -> io::Result<()> {
             Ok(None) => {
                 drop(control);
                 drop(pods);
-                pod::run(request, socket)
+                pod::run(request, socket, user)
             }
             Ok(Some(pid)) => pods.push((pid, pidfd_open(pid, PidfdFlags::empty())?)),
             Err(error) => {
