@@ -49,10 +49,12 @@ pub(crate) fn render(
     })
 }
 
-/// Whether `new` says something that `old` did not; the revision alone is not news.
+/// Whether `new` says something that `old` did not. The revision alone is news only of what is
+/// removed: an order to remove that was withdrawn and given again wants an answer of its own.
 pub(crate) fn is_news(old: Option<&PlacementReport>, new: &PlacementReport) -> bool {
     old.is_none_or(|old| {
-        let old = PlacementReport { revision: new.revision, ..old.clone() };
+        let revision = if new.phase == Phase::Removed { old.revision } else { new.revision };
+        let old = PlacementReport { revision, ..old.clone() };
         old != *new
     })
 }
