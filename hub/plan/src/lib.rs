@@ -1,1 +1,7 @@
-//! (to be written)
+//! Every decision of the hub: observed objects and `now` in, a plan out.
+//!
+//! Nothing here waits, reads a clock, draws a random number or talks to anyone. `muster-control`
+//! observes, asks one of these modules, and does what it says.
+
+pub mod admit;
+pub mod names;
