@@ -1,12 +1,133 @@
-//! (to be written)
+//! A Kubernetes API in one process: kinds, objects, watches and access rules over an embedded
+//! database, for `kubectl` by socket and for `kube::Client` without one.
+//!
+//! It knows no kind but Kubernetes' own; everything else comes as CustomResourceDefinitions.
+//! One code path serves all kinds ([`verbs`]); what a built-in kind demands beyond its schema is
+//! in [`rules`]. Reads come from memory, writes are on disk when they are answered ([`store`]).
 
+mod admission;
+mod authn;
+mod body;
+mod controllers;
 pub(crate) mod discovery;
 pub(crate) mod field;
 pub(crate) mod json;
+mod logs;
+mod names;
 pub(crate) mod openapi;
 pub(crate) mod patch;
+mod pki;
 pub(crate) mod proto;
+mod rbac;
+mod registry;
+mod request;
+mod respond;
+mod reviews;
+mod routes;
+mod rules;
 pub(crate) mod schema;
 pub(crate) mod selector;
+mod serve;
+mod server;
+mod service;
 pub(crate) mod ssa;
+mod start;
+mod status;
+mod store;
 pub(crate) mod table;
+mod tokens;
+mod user;
+mod verbs;
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use admission::{AdmissionRequest, Admit, Operation};
+pub use body::{Body, BoxError};
+pub use logs::{LogOptions, LogTarget, PodLogs};
+pub use routes::Mounted;
+pub use service::ApiService;
+pub use start::{Config, KubeconfigError, OpenError, TokenRequestError};
+pub use status::Status;
+pub use user::{POD_NAME, POD_UID, UserInfo};
+
+use server::Inner;
+use service::Caller;
+
+/// A running API server; clones are handles to the same one.
+#[derive(Clone)]
+pub struct ApiServer {
+    server: Arc<Inner>,
+    /// Ends the server's controllers when the last handle goes.
+    _running: Arc<start::Running>,
+}
+
+impl ApiServer {
+    /// Opens the data directory, or makes it (certificate authority, signing key, database,
+    /// default namespaces and roles), and starts the server's own controllers.
+    pub async fn open(config: Config) -> Result<ApiServer, OpenError> {
+        let (server, running) = start::open(config).await?;
+        Ok(ApiServer { server, _running: Arc::new(running) })
+    }
+
+    /// The API for a client within the process, always as `user`:
+    /// `kube::Client::new(api.service(user), "default")`.
+    pub fn service(&self, user: UserInfo) -> ApiService {
+        ApiService::new(self.server.clone(), Caller::Known(Arc::new(user)))
+    }
+
+    /// Has `rules` asked before writes are committed.
+    pub fn admit(&self, rules: Arc<dyn Admit>) {
+        self.server.add_admission(rules);
+    }
+
+    /// Serves all paths that begin with `prefix` by `handler`, for authenticated users.
+    pub fn mount(&self, prefix: &str, handler: Arc<dyn Mounted>) {
+        self.server.add_mount(prefix, handler);
+    }
+
+    /// Says where logs of pods come from; only the first call counts.
+    pub fn set_pod_logs(&self, logs: Arc<dyn PodLogs>) {
+        if self.server.pod_logs.set(logs).is_err() {
+            tracing::warn!("pod logs were set twice: the first source stays");
+        }
+    }
+
+    /// Serves the API over TLS until `shutdown`; may be called for several listeners at once.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) {
+        serve::serve(self.server.clone(), listener, shutdown).await;
+    }
+
+    /// The certificate of the authority that signs the serving certificate, in PEM.
+    pub fn ca_pem(&self) -> &str {
+        self.server.pki.ca_pem()
+    }
+
+    /// Writes a kubeconfig (0600) with which the server at `addr` may be fully administered.
+    pub fn write_admin_kubeconfig(
+        &self,
+        path: &Path,
+        addr: SocketAddr,
+    ) -> Result<(), KubeconfigError> {
+        start::write_admin_kubeconfig(&self.server, path, addr)
+    }
+
+    /// A token for a ServiceAccount, bound to it and, if given, to a pod of the same namespace;
+    /// it lives for `life_seconds` (between 10 minutes and 48 hours).
+    pub fn issue_service_account_token(
+        &self,
+        namespace: &str,
+        account: &str,
+        pod: Option<&str>,
+        life_seconds: i64,
+    ) -> Result<String, TokenRequestError> {
+        start::issue_token(&self.server, namespace, account, pod, life_seconds)
+    }
+
+    /// Ends watches, connections and the server's controllers. Later writes are still durable.
+    pub fn shutdown(&self) {
+        self.server.shutdown.cancel();
+    }
+}

@@ -1,0 +1,80 @@
+//! Bodies: reading a request's within its limit, and what an answer is made of.
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use http::{HeaderMap, header::CONTENT_TYPE};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
+use serde_json::Value;
+
+use crate::{json, proto, status::Status};
+
+/// A request's body is at most so long (apiserver `MaxRequestBodyBytes`).
+pub(crate) const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Any error that a body may end with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer: whole, or a stream (watches, logs).
+pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
+}
+
+/// Reads a whole body.
+pub(crate) async fn read<B>(body: B) -> Result<Bytes, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = format!("Request entity too large: limit is {REQUEST_BYTES_MAX}");
+            let code = http::StatusCode::PAYLOAD_TOO_LARGE;
+            Err(Status::new(code, "RequestEntityTooLarge", message))
+        }
+        Err(error) => Err(Status::bad_request(format!("cannot read the body: {error}"))),
+    }
+}
+
+/// The media type of a request, without parameters; JSON if none is given.
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    given.and_then(|value| value.split(';').next()).map_or("application/json", str::trim)
+}
+
+/// An object as a client sent it, with the warnings of its reader about repeated fields.
+pub(crate) fn decode(
+    headers: &HeaderMap,
+    bytes: &[u8],
+    expected: &str,
+) -> Result<(Value, Vec<String>), Status> {
+    let unreadable = |error: String| {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {expected}): couldn't get \
+             version/kind; {error} ({shown})"
+        ))
+    };
+    match media_type(headers) {
+        "application/json" => {
+            json::read_strict(bytes).map_err(|error| unreadable(error.to_string()))
+        }
+        "application/yaml" | "text/yaml" => {
+            json::read_yaml(bytes).map_err(|error| unreadable(error.to_string()))
+        }
+        "application/vnd.kubernetes.protobuf" => match proto::decode(bytes) {
+            Ok(value) => Ok((value, Vec::new())),
+            Err(error) => Err(Status::bad_request(error.to_string())),
+        },
+        _ => Err(Status::unsupported_media_type(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
+    }
+}

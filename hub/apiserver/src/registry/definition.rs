@@ -1,0 +1,293 @@
+//! CustomResourceDefinitions: their rules, and what they are compiled to.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{DEFINITIONS, Definition, Generation, Resource, Rules, Scale, api_version};
+use crate::{
+    field::FieldError,
+    names::{self, NameRule},
+    schema::Schema,
+    store::{Object, State},
+    table,
+};
+
+/// Keeps a definition until its objects are gone.
+pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// The resources of one definition.
+pub(crate) struct Compiled {
+    pub(super) resources: Vec<Arc<Resource>>,
+    generation: Option<i64>,
+    uid: String,
+    terminating: bool,
+}
+
+/// Compiles a stored definition; takes `earlier` where nothing that matters has changed. `None`:
+/// its names are not accepted, so it serves nothing.
+pub(super) fn compile(object: &Object, earlier: Option<&Arc<Compiled>>) -> Option<Arc<Compiled>> {
+    let value = object.value();
+    let generation = value["metadata"]["generation"].as_i64();
+    let terminating = object.meta.deleting();
+    if let Some(earlier) = earlier
+        && earlier.generation == generation
+        && earlier.uid == object.meta.uid
+        && earlier.terminating == terminating
+    {
+        return Some(earlier.clone());
+    }
+    if !condition_holds(&value, "Established") {
+        return None;
+    }
+    let spec = &value["spec"];
+    let versions = spec["versions"].as_array()?;
+    let stored = versions.iter().find(|version| version["storage"] == true)?["name"].as_str()?;
+    let served = versions.iter().filter(|version| version["served"] == true);
+    let resources = served
+        .filter_map(|version| resource(object, spec, version, stored))
+        .map(Arc::new)
+        .collect();
+    let uid = object.meta.uid.clone();
+    Some(Arc::new(Compiled { resources, generation, uid, terminating }))
+}
+
+fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Option<Resource> {
+    let names = &spec["names"];
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let list = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(text).collect()
+    };
+    let group = text(&spec["group"])?;
+    let kind = text(&names["kind"])?;
+    let schema = &version["schema"]["openAPIV3Schema"];
+    let version_name = text(&version["name"])?;
+    let deprecated = (version["deprecated"] == true).then(|| {
+        text(&version["deprecationWarning"])
+            .unwrap_or_else(|| format!("{group}/{version_name} {kind} is deprecated"))
+    });
+    let paths = version["selectableFields"].as_array().into_iter().flatten();
+    let selectable = paths
+        .filter_map(|field| Some(field["jsonPath"].as_str()?.trim_start_matches('.').to_owned()))
+        .collect();
+    Some(Resource {
+        store: object.key.name.as_str().into(),
+        stored_as: api_version(&group, stored),
+        list_kind: text(&names["listKind"]).unwrap_or_else(|| format!("{kind}List")),
+        plural: text(&names["plural"])?,
+        singular: text(&names["singular"]).unwrap_or_else(|| kind.to_lowercase()),
+        short_names: list(&names["shortNames"]),
+        categories: list(&names["categories"]),
+        namespaced: spec["scope"] == "Namespaced",
+        schema: Arc::new(Schema::from_crd(schema, "").ok()?),
+        columns: table::columns_from_crd(&version["additionalPrinterColumns"]),
+        has_status: version["subresources"]["status"].is_object(),
+        scale: scale(&version["subresources"]["scale"]),
+        extra: &[],
+        selectable,
+        rules: Rules::Generic,
+        names: NameRule::Subdomain,
+        generation: Generation::OnChange,
+        deprecated,
+        defined_by: Some(Definition {
+            name: object.key.name.clone(),
+            terminating: object.meta.deleting(),
+            since: object.revision,
+            published: Arc::new(schema.clone()),
+        }),
+        group,
+        version: version_name,
+        kind,
+    })
+}
+
+fn scale(value: &Value) -> Option<Scale> {
+    let path = |field: &str| value[field].as_str().map(str::to_owned);
+    Some(Scale {
+        spec_replicas: path("specReplicasPath")?,
+        status_replicas: path("statusReplicasPath")?,
+        label_selector: path("labelSelectorPath"),
+    })
+}
+
+/// Fills in what may be left out of a definition.
+pub(crate) fn prepare(definition: &mut Value) {
+    let spec = &mut definition["spec"];
+    if let Some(kind) = spec["names"]["kind"].as_str().map(str::to_owned) {
+        if spec["names"]["singular"].as_str().unwrap_or_default().is_empty() {
+            spec["names"]["singular"] = kind.to_lowercase().into();
+        }
+        if spec["names"]["listKind"].as_str().unwrap_or_default().is_empty() {
+            spec["names"]["listKind"] = format!("{kind}List").into();
+        }
+    }
+    if !spec["conversion"].is_object() && spec.is_object() {
+        spec["conversion"] = json!({"strategy": "None"});
+    }
+}
+
+/// The rules of a definition beyond the schema of its kind.
+pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let spec = &definition["spec"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, plural) = (text(&spec["group"]), text(&spec["names"]["plural"]));
+    let mut errors = Vec::new();
+    if !names::is_dotted(&group) {
+        let detail = "should be a domain with at least one dot";
+        errors.push(FieldError::invalid("spec.group", &spec["group"], detail));
+    }
+    if definition["metadata"]["name"] != format!("{plural}.{group}") {
+        let detail = "must be spec.names.plural+\".\"+spec.group";
+        errors.push(FieldError::invalid("metadata.name", &definition["metadata"]["name"], detail));
+    }
+    if spec["conversion"]["strategy"] == "Webhook" {
+        let supported = ["None"];
+        let strategy = &spec["conversion"]["strategy"];
+        errors.push(FieldError::not_supported("spec.conversion.strategy", strategy, &supported));
+    }
+    if spec["preserveUnknownFields"] == true {
+        let detail = "must be false in order to use defaults in the schema";
+        let value = &spec["preserveUnknownFields"];
+        errors.push(FieldError::invalid("spec.preserveUnknownFields", value, detail));
+    }
+    errors.extend(check_versions(spec));
+    if let Some(old) = old {
+        errors.extend(check_unchanged(spec, &old["spec"]));
+    }
+    errors
+}
+
+fn check_versions(spec: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
+        let detail = "must have exactly one version marked as storage version";
+        errors.push(FieldError::invalid("spec.versions", &spec["versions"], detail));
+    }
+    for (index, version) in versions.iter().enumerate() {
+        let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        let schema = &version["schema"]["openAPIV3Schema"];
+        if !schema.is_object() {
+            errors.push(FieldError::required(path, "schemas are required"));
+        } else if let Err(found) = Schema::from_crd(schema, &path) {
+            errors.extend(found);
+        }
+    }
+    errors
+}
+
+fn check_unchanged(spec: &Value, old: &Value) -> Vec<FieldError> {
+    let fixed = [
+        ("spec.group", &spec["group"], &old["group"]),
+        ("spec.scope", &spec["scope"], &old["scope"]),
+        ("spec.names.kind", &spec["names"]["kind"], &old["names"]["kind"]),
+        ("spec.names.plural", &spec["names"]["plural"], &old["names"]["plural"]),
+    ];
+    let changed = fixed.into_iter().filter(|(_, new, old)| new != old);
+    changed.map(|(field, new, _)| FieldError::invalid(field, new, "field is immutable")).collect()
+}
+
+/// Judges the names of a definition against all others, and writes the verdict into its status.
+pub(crate) fn establish(definition: &mut Value, state: &State, now: &str) {
+    let conflicts = conflicts(definition, state);
+    let names = definition["spec"]["names"].clone();
+    let storage = definition["spec"]["versions"]
+        .as_array()
+        .and_then(|versions| versions.iter().find(|version| version["storage"] == true))
+        .map(|version| version["name"].clone())
+        .unwrap_or_default();
+    if !definition["status"].is_object() {
+        definition["status"] = json!({});
+    }
+    let status = &mut definition["status"];
+    let mut stored = status["storedVersions"].as_array().cloned().unwrap_or_default();
+    if !stored.contains(&storage) {
+        stored.push(storage);
+    }
+    status["storedVersions"] = stored.into();
+    match conflicts {
+        None => {
+            status["acceptedNames"] = names;
+            set_condition(status, "NamesAccepted", true, "NoConflicts", "no conflicts found", now);
+            let accepted = "the initial names have been accepted";
+            set_condition(status, "Established", true, "InitialNamesAccepted", accepted, now);
+        }
+        Some(why) => {
+            if !status["acceptedNames"].is_object() {
+                status["acceptedNames"] = json!({"plural": "", "kind": ""});
+            }
+            set_condition(status, "NamesAccepted", false, "Conflict", &why, now);
+            if !conditions_of(status).any(|condition| condition["type"] == "Established") {
+                let not_yet = "not all names are accepted";
+                set_condition(status, "Established", false, "NotAccepted", not_yet, now);
+            }
+        }
+    }
+}
+
+fn conflicts(definition: &Value, state: &State) -> Option<String> {
+    let spec = &definition["spec"];
+    let own = &definition["metadata"]["name"];
+    let all = |spec: &Value| -> Vec<String> {
+        let names = &spec["names"];
+        let short = names["shortNames"].as_array().into_iter().flatten();
+        let named = [&names["plural"], &names["singular"]];
+        named.into_iter().chain(short).filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+    };
+    let wanted = all(spec);
+    for other in state.list(DEFINITIONS, None, None).map(|object| object.value()) {
+        let same_group = other["spec"]["group"] == spec["group"];
+        if other["metadata"]["name"] == *own
+            || !same_group
+            || !condition_holds(&other, "Established")
+        {
+            continue;
+        }
+        let taken = all(&other["spec"]);
+        if let Some(name) = wanted.iter().find(|name| taken.contains(name)) {
+            return Some(format!("{name:?} is already in use"));
+        }
+        if other["spec"]["names"]["kind"] == spec["names"]["kind"] {
+            return Some(format!("{} is already in use", spec["names"]["kind"]));
+        }
+    }
+    None
+}
+
+/// The condition of that type is `True`.
+pub(crate) fn condition_holds(object: &Value, kind: &str) -> bool {
+    let mut conditions = conditions_of(&object["status"]);
+    conditions.any(|condition| condition["type"] == kind && condition["status"] == "True")
+}
+
+fn conditions_of(status: &Value) -> impl Iterator<Item = &Value> {
+    status["conditions"].as_array().into_iter().flatten()
+}
+
+/// Sets a condition in a status, keeping the time of the last transition.
+pub(crate) fn set_condition(
+    status: &mut Value,
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    now: &str,
+) {
+    let verdict = if holds { "True" } else { "False" };
+    let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let old = conditions.iter().position(|condition| condition["type"] == kind);
+    let since = old
+        .map(|index| &conditions[index])
+        .filter(|condition| condition["status"] == verdict)
+        .and_then(|condition| condition["lastTransitionTime"].as_str())
+        .unwrap_or(now);
+    let condition = json!({
+        "type": kind, "status": verdict, "lastTransitionTime": since, "reason": reason,
+        "message": message,
+    });
+    match old {
+        Some(index) => conditions[index] = condition,
+        None => conditions.push(condition),
+    }
+    status["conditions"] = conditions.into();
+}

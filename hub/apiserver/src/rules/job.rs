@@ -1,0 +1,67 @@
+//! Jobs: defaults (`pkg/apis/batch/v1/defaults.go`), the selector that ties pods to their Job
+//! (`pkg/registry/batch/job/strategy.go`), and what of a Job may change.
+
+use serde_json::{Value, json};
+
+use super::{pod, unchanged};
+use crate::field::FieldError;
+
+pub(super) fn prepare(job: &mut Value) {
+    let name = job["metadata"]["name"].clone();
+    let uid = job["metadata"]["uid"].clone();
+    let spec = &mut job["spec"];
+    if !spec.is_object() {
+        return;
+    }
+    if spec["completions"].is_null() && spec["parallelism"].is_null() {
+        spec["completions"] = 1.into();
+    }
+    let defaults = [
+        ("parallelism", json!(1)),
+        ("backoffLimit", json!(6)),
+        ("completionMode", json!("NonIndexed")),
+        ("suspend", json!(false)),
+        ("manualSelector", json!(false)),
+        ("podReplacementPolicy", json!("TerminatingOrFailed")),
+    ];
+    for (field, value) in defaults {
+        if spec[field].is_null() {
+            spec[field] = value;
+        }
+    }
+    if spec["manualSelector"] != true {
+        let labels = [
+            ("batch.kubernetes.io/controller-uid", uid.clone()),
+            ("batch.kubernetes.io/job-name", name.clone()),
+            ("controller-uid", uid.clone()),
+            ("job-name", name),
+        ];
+        for (label, value) in labels {
+            spec["template"]["metadata"]["labels"][label] = value;
+        }
+        spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
+    }
+    if spec["completions"].is_null() {
+        spec.as_object_mut().map(|fields| fields.remove("completions"));
+    }
+    pod::default_spec(&mut spec["template"]["spec"]);
+}
+
+pub(super) fn validate(job: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let spec = &job["spec"];
+    let mut errors = Vec::new();
+    let policy = &spec["template"]["spec"]["restartPolicy"];
+    let path = "spec.template.spec.restartPolicy";
+    if policy == "Always" {
+        let detail = "valid values: \"OnFailure\", \"Never\"";
+        errors.push(FieldError::required(path, detail));
+    }
+    let Some(old) = old else { return errors };
+    let fixed = [
+        ("spec.completions", &spec["completions"], &old["spec"]["completions"]),
+        ("spec.selector", &spec["selector"], &old["spec"]["selector"]),
+        ("spec.template", &spec["template"], &old["spec"]["template"]),
+    ];
+    errors.extend(fixed.into_iter().filter_map(|(field, new, old)| unchanged(field, new, old)));
+    errors
+}

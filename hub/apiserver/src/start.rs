@@ -1,0 +1,203 @@
+//! Start: what a server needs before it can answer, and what it hands out afterwards.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    controllers,
+    pki::{self, Pki, PkiError},
+    rbac,
+    server::Inner,
+    service,
+    status::Status,
+    store::{DiskError, Key, Store},
+    tokens::{Ask, Named, TokenError, Tokens},
+    user::MASTERS,
+    verbs,
+};
+
+/// Namespaces that every cluster has.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// How a server is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where its state is; made with mode 0700 if it is missing.
+    pub data_dir: PathBuf,
+    /// Names and addresses, besides the loopback ones, under which clients reach it.
+    pub names: Vec<String>,
+}
+
+impl Config {
+    /// A server in that directory, reached by loopback alone.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Config {
+        Config { data_dir: data_dir.into(), names: Vec::new() }
+    }
+}
+
+/// The server cannot start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the API server's data in {dir}: {cause}")]
+pub struct OpenError {
+    dir: PathBuf,
+    cause: OpenCause,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenCause {
+    #[error("cannot make the directory: {0}")]
+    Directory(#[from] io::Error),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("cannot make {what}: {status}")]
+    Default { what: String, status: Box<Status> },
+}
+
+/// The kubeconfig cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the kubeconfig {path}: {cause}")]
+pub struct KubeconfigError {
+    path: PathBuf,
+    cause: PkiError,
+}
+
+/// The token cannot be issued.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenRequestError {
+    #[error("{what} {name:?} does not exist in namespace {namespace:?}")]
+    Missing { what: &'static str, namespace: String, name: String },
+    #[error("cannot sign the token: {0}")]
+    Sign(String),
+}
+
+/// Ends the server's controllers when dropped.
+pub(crate) struct Running(CancellationToken);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+pub(crate) async fn open(config: Config) -> Result<(Arc<Inner>, Running), OpenError> {
+    let dir = config.data_dir.clone();
+    open_in(config).await.map_err(|cause| OpenError { dir, cause })
+}
+
+async fn open_in(config: Config) -> Result<(Arc<Inner>, Running), OpenCause> {
+    let Config { data_dir, names } = config;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&data_dir)?;
+    let pki = Pki::open(&data_dir.join("pki"), &names)?;
+    let tokens = Tokens::open(&data_dir.join("pki").join("service-accounts.key"))?;
+    let store = Store::open(&data_dir.join("api.redb"))?;
+    let server = Arc::new(Inner::new(store, pki, tokens));
+    let running = Running(server.shutdown.clone());
+    make_defaults(&server).await?;
+    controllers::start(&server);
+    Ok((server, running))
+}
+
+/// Makes what every server has and this one lacks.
+async fn make_defaults(server: &Arc<Inner>) -> Result<(), OpenCause> {
+    let namespace = |name| {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
+        });
+        ("", "namespaces", object)
+    };
+    let roles = rbac::defaults::objects().into_iter();
+    let all = NAMESPACES
+        .into_iter()
+        .map(namespace)
+        .chain(roles.map(|(plural, object)| ("rbac.authorization.k8s.io", plural, object)));
+    for (group, plural, object) in all {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let made = make(server, group, plural, object).await;
+        made.map_err(|status| OpenCause::Default {
+            what: format!("{plural} {name:?}"),
+            status: Box::new(status),
+        })?;
+    }
+    Ok(())
+}
+
+async fn make(server: &Arc<Inner>, group: &str, plural: &str, object: Value) -> Result<(), Status> {
+    let registry = server.registry();
+    let Some(resource) = registry.find(group, "v1", plural) else {
+        return Err(Status::internal(format!("{plural} are not served")));
+    };
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let key = Key { kind: resource.store.clone(), namespace: String::new(), name };
+    if server.store.get(&key).is_some() {
+        return Ok(());
+    }
+    service::internal(server, resource, "", "", async |call| verbs::make(call, object).await).await
+}
+
+pub(crate) fn write_admin_kubeconfig(
+    server: &Inner,
+    path: &Path,
+    addr: SocketAddr,
+) -> Result<(), KubeconfigError> {
+    let failed = |cause| KubeconfigError { path: path.to_owned(), cause };
+    let client = server.pki.issue_client("muster-admin", &[MASTERS]).map_err(failed)?;
+    let encode = |pem: &str| STANDARD.encode(pem);
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "muster", "cluster": {
+            "server": format!("https://{addr}"),
+            "certificate-authority-data": encode(server.pki.ca_pem()),
+        }}],
+        "users": [{"name": "admin", "user": {
+            "client-certificate-data": encode(&client.certificate),
+            "client-key-data": encode(&client.key),
+        }}],
+        "contexts": [{"name": "muster", "context": {"cluster": "muster", "user": "admin"}}],
+        "current-context": "muster",
+    });
+    // JSON is YAML, and every reader of kubeconfigs takes it.
+    pki::write_private(path, format!("{config:#}\n").as_bytes()).map_err(failed)
+}
+
+pub(crate) fn issue_token(
+    server: &Inner,
+    namespace: &str,
+    account: &str,
+    pod: Option<&str>,
+    life_seconds: i64,
+) -> Result<String, TokenRequestError> {
+    let find = |kind: &str, what: &'static str, name: &str| {
+        let key = Key { kind: kind.into(), namespace: namespace.to_owned(), name: name.to_owned() };
+        let found = server.store.get(&key);
+        found.map(|object| Named { name: name.to_owned(), uid: object.meta.uid.clone() }).ok_or(
+            TokenRequestError::Missing {
+                what,
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            },
+        )
+    };
+    let ask = Ask {
+        namespace: namespace.to_owned(),
+        account: find("serviceaccounts", "ServiceAccount", account)?,
+        pod: pod.map(|pod| find("pods", "pod", pod)).transpose()?,
+        audiences: Vec::new(),
+        life_seconds,
+    };
+    let issued = server.tokens.issue(ask);
+    issued.map(|(token, _)| token).map_err(|error| TokenRequestError::Sign(error.to_string()))
+}

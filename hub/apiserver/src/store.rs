@@ -1,0 +1,133 @@
+//! The object store: what is the state, and in which order did it change?
+//!
+//! One revision counter for the whole server. On disk there is one table, the log: revision →
+//! what was written. An object's current state is its newest row, so every write is stored once
+//! and the log of events *is* the database. In memory there is the newest state of each object as
+//! its JSON bytes, and for each kind the ring of its recent events, from which watches are served.
+//!
+//! One thread writes ([`writer`]): it takes all waiting changes, commits them in one transaction
+//! with one fsync, publishes them, and only then answers. Reads never touch the disk.
+
+mod disk;
+mod object;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    path::Path,
+    sync::{Arc, RwLock, RwLockReadGuard},
+};
+
+use tokio::sync::{Notify, mpsc, oneshot};
+
+pub(crate) use disk::DiskError;
+pub(crate) use object::{Draft, Key, Meta, Object, Owner, draft};
+pub(crate) use table::{Event, EventKind, State, watch_line};
+
+/// Changes that may wait for the writer. Each waiting change belongs to one request in flight, and
+/// the server admits at most 600 of them; the rest is for its own controllers.
+const QUEUE_CHANGES: usize = 1024;
+
+/// One change of one object, with what must be true for it to happen.
+pub(crate) struct Change {
+    pub key: Key,
+    /// The revision that the writer of this change has seen; `None`: there must be no such object.
+    pub expect: Option<u64>,
+    /// Objects that must exist and not be going away (the namespace, the definition of the kind).
+    pub guards: Vec<Key>,
+    pub action: Action,
+}
+
+/// What a [`Change`] does.
+pub(crate) enum Action {
+    Put(Draft),
+    /// Removes the object; watchers are told its last content, if it changed in the same step.
+    Remove(Option<Draft>),
+}
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the object exists already")]
+    Exists,
+    #[error("the object is gone")]
+    Gone,
+    #[error("the object has been modified")]
+    Modified,
+    #[error("{0} does not exist or is being deleted")]
+    Guard(Key),
+    #[error("the database cannot be written: {0}")]
+    Disk(String),
+}
+
+/// Told of each committed event, on the writer's thread: must be quick and must not write.
+pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
+
+/// The handle to the store; the writer thread ends when the last handle is dropped.
+pub(crate) struct Store {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Command>,
+}
+
+struct Shared {
+    state: RwLock<State>,
+    observers: RwLock<Vec<Observer>>,
+}
+
+struct Command {
+    change: Change,
+    reply: oneshot::Sender<Result<Arc<Object>, Refusal>>,
+}
+
+impl Store {
+    /// Opens or makes the database file, reads the state into memory and starts the writer.
+    pub(crate) fn open(path: &Path) -> Result<Store, DiskError> {
+        let (disk, state) = disk::Disk::open(path)?;
+        let shared = Arc::new(Shared { state: RwLock::new(state), observers: RwLock::default() });
+        let (queue, commands) = mpsc::channel(QUEUE_CHANGES);
+        writer::start(disk, shared.clone(), commands)?;
+        Ok(Store { shared, queue })
+    }
+
+    /// Has `observer` told of every event from now on.
+    pub(crate) fn observe(&self, observer: Observer) {
+        write_lock(&self.shared.observers).push(observer);
+    }
+
+    /// Makes a change durable; the answer is the object as written (or as it was when removed).
+    pub(crate) async fn commit(&self, change: Change) -> Result<Arc<Object>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || Refusal::Disk("the writer has stopped".to_owned());
+        self.queue.send(Command { change, reply }).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// The current state, locked for reading: take what is needed and let go, never await.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        read_lock(&self.shared.state)
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        self.read().get(key).cloned()
+    }
+
+    /// Woken after each event of that kind.
+    pub(crate) fn changed(&self, kind: &str) -> Arc<Notify> {
+        if let Some(notify) = self.read().notify(kind) {
+            return notify;
+        }
+        write_lock(&self.shared.state).table(kind).notify()
+    }
+}
+
+// A poisoned lock means that a reader panicked while holding it: the state itself is only changed
+// by the writer, step by step with whole values, so it stays usable.
+fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn write_lock<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

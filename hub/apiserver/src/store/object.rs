@@ -1,0 +1,152 @@
+//! One stored object: its address, its JSON bytes, and the little of its metadata that the server
+//! asks for without parsing the rest.
+
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// Where an object lives: its kind (`plural.group`, or `plural` for the core group), namespace
+/// (empty for cluster-scoped kinds) and name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub kind: Arc<str>,
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {:?}", self.kind, self.name),
+            namespace => write!(f, "{} {:?} in namespace {namespace:?}", self.kind, self.name),
+        }
+    }
+}
+
+/// A stored object, immutable. Its bytes are complete JSON with its `resourceVersion` in them.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub key: Key,
+    pub revision: u64,
+    pub bytes: Bytes,
+    pub meta: Meta,
+    /// Where the digits of the resource version stand in `bytes`.
+    pub(super) version_at: Range<usize>,
+}
+
+impl Object {
+    pub(super) fn new(key: Key, revision: u64, draft: Draft) -> Object {
+        let digits = revision.to_string();
+        let mut bytes = Vec::with_capacity(draft.bytes.len() + digits.len());
+        bytes.extend_from_slice(&draft.bytes[..draft.version_at]);
+        bytes.extend_from_slice(digits.as_bytes());
+        bytes.extend_from_slice(&draft.bytes[draft.version_at..]);
+        let version_at = draft.version_at..draft.version_at + digits.len();
+        Object { key, revision, bytes: bytes.into(), meta: draft.meta, version_at }
+    }
+
+    /// The same content under another revision: how a removal is told to watchers.
+    pub(crate) fn at_revision(&self, revision: u64) -> Object {
+        let mut bytes = self.bytes[..self.version_at.start].to_vec();
+        bytes.extend_from_slice(&self.bytes[self.version_at.end..]);
+        let draft = Draft { bytes, version_at: self.version_at.start, meta: self.meta.clone() };
+        Object::new(self.key.clone(), revision, draft)
+    }
+
+    /// Parses the object. What was stored was serialised here, so it parses; a damaged row is
+    /// found when the database is opened.
+    pub(crate) fn value(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_default()
+    }
+}
+
+/// What the server asks of every object without parsing it again.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Meta {
+    pub uid: String,
+    pub labels: BTreeMap<String, String>,
+    pub finalizers: Vec<String>,
+    pub deletion_timestamp: Option<String>,
+    pub owner_references: Vec<Owner>,
+}
+
+impl Meta {
+    /// Someone asked for its deletion.
+    pub(crate) fn deleting(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
+    /// Reads the metadata out of an object without building the rest of it.
+    pub(super) fn of_bytes(bytes: &[u8]) -> Result<Meta, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Outer {
+            metadata: Meta,
+        }
+        serde_json::from_slice::<Outer>(bytes).map(|outer| outer.metadata)
+    }
+}
+
+/// One owner of an object.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Owner {
+    pub uid: String,
+    pub block_owner_deletion: bool,
+}
+
+/// An object ready to be stored, but for its revision, which only the writer knows.
+pub(crate) struct Draft {
+    pub(super) bytes: Vec<u8>,
+    /// Where the digits of the revision belong.
+    pub(super) version_at: usize,
+    pub(super) meta: Meta,
+}
+
+/// Serialises an object with a hole for its resource version. `None`: it is no object with
+/// metadata, or its metadata has another shape than Kubernetes' own.
+pub(crate) fn draft(object: &Value) -> Option<Draft> {
+    let fields = object.as_object()?;
+    let metadata = fields.get("metadata")?.as_object()?;
+    let meta = Meta::deserialize(fields.get("metadata")?).ok()?;
+    let mut bytes = Vec::with_capacity(1024);
+    let mut version_at = 0;
+    bytes.push(b'{');
+    for (index, (name, value)) in fields.iter().enumerate() {
+        write_name(&mut bytes, index, name);
+        if name == "metadata" {
+            version_at = write_metadata(&mut bytes, metadata);
+        } else {
+            write_value(&mut bytes, value);
+        }
+    }
+    bytes.push(b'}');
+    Some(Draft { bytes, version_at, meta })
+}
+
+fn write_metadata(bytes: &mut Vec<u8>, metadata: &Map<String, Value>) -> usize {
+    bytes.extend_from_slice(br#"{"resourceVersion":""#);
+    let version_at = bytes.len();
+    bytes.push(b'"');
+    for (name, value) in metadata.iter().filter(|(name, _)| *name != "resourceVersion") {
+        write_name(bytes, 1, name);
+        write_value(bytes, value);
+    }
+    bytes.push(b'}');
+    version_at
+}
+
+fn write_name(bytes: &mut Vec<u8>, index: usize, name: &str) {
+    if index > 0 {
+        bytes.push(b',');
+    }
+    // Writing JSON into memory cannot fail: no I/O, and every key is a string.
+    let _ = serde_json::to_writer(&mut *bytes, name);
+    bytes.push(b':');
+}
+
+fn write_value(bytes: &mut Vec<u8>, value: &Value) {
+    let _ = serde_json::to_writer(bytes, value);
+}

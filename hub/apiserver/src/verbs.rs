@@ -1,0 +1,343 @@
+//! The verbs, each written once for all kinds: read, create, change, delete.
+
+mod change;
+mod collection;
+mod create;
+mod delete;
+mod form;
+mod meta;
+mod patch;
+mod read;
+mod scale;
+mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header::USER_AGENT};
+use serde_json::Value;
+
+pub(crate) use delete::{DeleteOptions, Propagation, delete_object};
+pub(crate) use form::{served, served_bytes};
+
+use crate::{
+    admission::{AdmissionRequest, Operation},
+    body::Body,
+    logs,
+    registry::{Resource, Rules},
+    request::{FieldValidation, Query, Target, Verb, WriteOptions},
+    respond::{self, Form},
+    reviews,
+    server::Inner,
+    status::{About, Status},
+    store::{Action, Change, Draft, Key, Object, Refusal},
+    user::UserInfo,
+};
+
+/// An attempt that lost the race for an object is repeated on its newest state; so many losses
+/// in a row mean that something writes without end.
+const ATTEMPTS_MAX: usize = 100;
+
+/// One request for one resource, admitted and authorised.
+pub(crate) struct Call<'a> {
+    pub server: &'a Arc<Inner>,
+    pub user: &'a UserInfo,
+    pub resource: Arc<Resource>,
+    pub target: &'a Target,
+    pub query: &'a Query,
+    pub headers: &'a HeaderMap,
+    pub form: Form,
+}
+
+/// Which part of an object a write is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Main,
+    Status,
+    Finalize,
+}
+
+impl Part {
+    fn subresource(self) -> &'static str {
+        match self {
+            Part::Main => "",
+            Part::Status => "status",
+            Part::Finalize => "finalize",
+        }
+    }
+}
+
+/// What a write came to: the object as stored (or as it would be), and what to warn of.
+pub(crate) struct Written {
+    pub code: StatusCode,
+    pub bytes: Bytes,
+    pub warnings: Vec<String>,
+}
+
+/// Answers a request.
+pub(crate) async fn answer(
+    call: &Call<'_>,
+    verb: Verb,
+    body: Bytes,
+) -> Result<Response<Body>, Status> {
+    let resource = &call.resource;
+    let subresource = call.target.subresource.as_deref().unwrap_or_default();
+    if let Rules::Review(review) = resource.rules {
+        return match verb {
+            Verb::Create if subresource.is_empty() => reviews::answer(call, review, &body),
+            _ => Err(unsupported(call)),
+        };
+    }
+    let part = match subresource {
+        "" => Some(Part::Main),
+        "status" if resource.has_status => Some(Part::Status),
+        "finalize" if resource.extra.contains(&"finalize") => Some(Part::Finalize),
+        _ => None,
+    };
+    let Some(part) = part else { return special(call, verb, subresource, body).await };
+    let mut response = match verb {
+        Verb::Get => read::get(call),
+        Verb::List if part == Part::Main => read::list(call),
+        Verb::Watch if part == Part::Main => watch::watch(call),
+        Verb::Create if part == Part::Main && call.target.name.is_none() => {
+            create::create(call, &body).await.map(|written| finish(call, written))
+        }
+        Verb::Update => {
+            change::update(call, part, &body).await.map(|written| finish(call, written))
+        }
+        Verb::Patch => patch::patch(call, part, &body).await.map(|written| finish(call, written)),
+        Verb::Delete if part == Part::Main => delete::delete(call, &body).await,
+        Verb::DeleteCollection if part == Part::Main => {
+            collection::delete_collection(call, &body).await
+        }
+        _ => Err(unsupported(call)),
+    }?;
+    respond::warn(&mut response, resource.deprecated.as_slice());
+    Ok(response)
+}
+
+/// Subresources that are not a part of the object.
+async fn special(
+    call: &Call<'_>,
+    verb: Verb,
+    subresource: &str,
+    body: Bytes,
+) -> Result<Response<Body>, Status> {
+    let known = call.resource.extra.contains(&subresource)
+        || (subresource == "scale" && call.resource.scale.is_some());
+    match (subresource, verb) {
+        _ if !known => Ok(respond::page_not_found()),
+        ("log", Verb::Get) => logs::answer(call).await,
+        ("token", Verb::Create) => reviews::create_token(call, &body),
+        ("scale", Verb::Get | Verb::Update | Verb::Patch) => scale::answer(call, verb, &body).await,
+        _ => Err(unsupported(call)),
+    }
+}
+
+fn finish(call: &Call, written: Written) -> Response<Body> {
+    let mut response = respond::object(&call.resource, call.form, written.code, written.bytes);
+    respond::warn(&mut response, &written.warnings);
+    response
+}
+
+fn unsupported(_: &Call) -> Status {
+    Status::method_not_allowed("the server does not allow this method on the requested resource")
+}
+
+impl Call<'_> {
+    /// The address of the object that the request names.
+    pub(crate) fn key(&self) -> Result<Key, Status> {
+        let name = self.target.name.clone().unwrap_or_default();
+        Ok(self.key_of(&name))
+    }
+
+    pub(crate) fn key_of(&self, name: &str) -> Key {
+        Key {
+            kind: self.resource.store.clone(),
+            namespace: self.target.namespace.clone().unwrap_or_default(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The object that the request names, as it is now.
+    pub(crate) fn current(&self) -> Result<Arc<Object>, Status> {
+        let key = self.key()?;
+        self.server.store.get(&key).ok_or_else(|| Status::not_found(self.about(&key.name)))
+    }
+
+    /// For refusals that name the plural.
+    /// Creates an object for the server itself.
+    pub(crate) async fn make(call: &Call<'_>, object: Value) -> Result<(), Status> {
+        create::create_value(call, object, &WriteOptions::default(), true).await.map(drop)
+    }
+
+    pub(crate) fn about<'n>(&'n self, name: &'n str) -> About<'n> {
+        about(&self.resource, name)
+    }
+
+    /// For refusals that name the Kind.
+    pub(crate) fn about_kind<'n>(&'n self, name: &'n str) -> About<'n> {
+        About { kind: &self.resource.kind, ..about(&self.resource, name) }
+    }
+
+    /// The body as an object of this kind; unknown and repeated fields are told or refused later.
+    pub(crate) fn decode(&self, body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+        let resource = &self.resource;
+        let (mut value, duplicates) = crate::body::decode(self.headers, body, &resource.kind)?;
+        form::check_type(resource, &mut value)?;
+        Ok((value, duplicates))
+    }
+
+    /// Who is written into managedFields.
+    pub(crate) fn manager<'n>(&'n self, options: &'n WriteOptions) -> &'n str {
+        if let Some(manager) = &options.manager {
+            return manager;
+        }
+        let agent = self.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let program = agent.and_then(|agent| agent.split('/').next());
+        program.filter(|program| !program.is_empty()).unwrap_or("unknown")
+    }
+
+    /// Drops fields that the schema does not know: refused or told, as the client wants.
+    pub(crate) fn check_fields(
+        &self,
+        value: &mut Value,
+        duplicates: Vec<String>,
+        validation: FieldValidation,
+    ) -> Result<Vec<String>, Status> {
+        let unknown = self.resource.schema.prune(value);
+        let mut found = duplicates;
+        found.extend(unknown.into_iter().map(|path| format!("unknown field {path:?}")));
+        match validation {
+            FieldValidation::Ignore => Ok(Vec::new()),
+            FieldValidation::Warn => Ok(found),
+            FieldValidation::Strict if found.is_empty() => Ok(found),
+            FieldValidation::Strict => {
+                let (kind, version) = (&self.resource.kind, &self.resource.version);
+                Err(Status::bad_request(format!(
+                    "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding \
+                     error: {}",
+                    found.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Asks the in-process admission rules; the answer is their warnings.
+    pub(crate) async fn admit(
+        &self,
+        operation: Operation,
+        object: Option<&Value>,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<Vec<String>, Status> {
+        let plugins = self.server.admission(&self.resource.group, &self.resource.plural);
+        if plugins.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = object.or(old).and_then(|object| object["metadata"]["name"].as_str());
+        let request = AdmissionRequest {
+            operation,
+            user: self.user.clone(),
+            group: self.resource.group.clone(),
+            version: self.resource.version.clone(),
+            kind: self.resource.kind.clone(),
+            resource: self.resource.plural.clone(),
+            subresource: self.target.subresource.clone().unwrap_or_default(),
+            namespace: self.target.namespace.clone().unwrap_or_default(),
+            name: name.unwrap_or_default().to_owned(),
+            object: object.cloned(),
+            old_object: old.cloned(),
+            dry_run,
+        };
+        let mut warnings = Vec::new();
+        for plugin in plugins {
+            warnings.extend(plugin.admit(&request).await?);
+        }
+        Ok(warnings)
+    }
+}
+
+/// Creates an object for the server itself.
+pub(crate) async fn make(call: &Call<'_>, object: Value) -> Result<(), Status> {
+    create::create_value(call, object, &WriteOptions::default(), true).await.map(drop)
+}
+
+pub(crate) fn about<'n>(resource: &'n Resource, name: &'n str) -> About<'n> {
+    About { group: &resource.group, kind: &resource.plural, name }
+}
+
+/// Makes a change durable, or says in the API's words why not. `Ok(None)`: another write came
+/// first.
+async fn commit(
+    server: &Arc<Inner>,
+    resource: &Resource,
+    change: Change,
+) -> Result<Option<Arc<Object>>, Status> {
+    let key = change.key.clone();
+    let about = about(resource, &key.name);
+    match server.store.commit(change).await {
+        Ok(object) => {
+            server.after_commit(&object);
+            Ok(Some(object))
+        }
+        Err(Refusal::Modified) => Ok(None),
+        Err(Refusal::Exists) => Err(Status::already_exists(about)),
+        Err(Refusal::Gone) => Err(Status::not_found(about)),
+        Err(Refusal::Guard(guard)) => Err(guarded(server, &key, about, &guard)),
+        Err(Refusal::Disk(why)) => {
+            Err(Status::unavailable(format!("the change was not made: {why}")))
+        }
+    }
+}
+
+fn guarded(server: &Inner, key: &Key, about: About, guard: &Key) -> Status {
+    let exists = server.store.get(guard).is_some();
+    if &*guard.kind != "namespaces" {
+        return Status::method_not_allowed(
+            "create not allowed while custom resource definition is terminating",
+        );
+    }
+    if !exists {
+        return Status::not_found(About { group: "", kind: "namespaces", name: &guard.name });
+    }
+    let namespace = &key.namespace;
+    let mut status = Status::forbidden(format!(
+        "{} {:?} is forbidden: unable to create new content in namespace {namespace} because it \
+         is being terminated",
+        match about.group {
+            "" => about.kind.to_owned(),
+            group => format!("{}.{group}", about.kind),
+        },
+        about.name
+    ));
+    status.details.insert(
+        "causes".to_owned(),
+        serde_json::json!([{
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        }]),
+    );
+    status
+}
+
+/// The draft of an object in the form in which it is stored.
+fn draft(resource: &Resource, value: Value) -> Result<Draft, Status> {
+    let stored = form::stored(resource, value);
+    crate::store::draft(&stored).ok_or_else(|| {
+        Status::bad_request(
+            "metadata is not as Kubernetes' ObjectMeta: labels, finalizers or \
+             ownerReferences have the wrong type",
+        )
+    })
+}
+
+fn put(key: Key, expect: u64, draft: Draft) -> Change {
+    Change { key, expect: Some(expect), guards: Vec::new(), action: Action::Put(draft) }
+}
+
+/// Now, as Kubernetes writes times: whole seconds, UTC.
+pub(crate) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

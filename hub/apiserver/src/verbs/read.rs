@@ -1,0 +1,198 @@
+//! Get and list.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Call, form};
+use crate::{
+    body::Body,
+    registry::{Resource, Rules},
+    request::{ListOptions, VersionMatch},
+    respond,
+    status::Status,
+    store::{Object, State},
+};
+
+pub(super) fn get(call: &Call<'_>) -> Result<Response<Body>, Status> {
+    let object = call.current()?;
+    let bytes = form::served_bytes(&call.resource, &object);
+    Ok(respond::object(&call.resource, call.form, StatusCode::OK, bytes))
+}
+
+pub(super) fn list(call: &Call<'_>) -> Result<Response<Body>, Status> {
+    let options = ListOptions::parse(call.query, false)?;
+    let (objects, metadata) = select(call, &options)?;
+    let items: Vec<Bytes> =
+        objects.iter().map(|object| form::served_bytes(&call.resource, object)).collect();
+    Ok(respond::list(&call.resource, call.form, metadata, &items))
+}
+
+/// Where the next page of a list begins (apiserver `storage/continue.go`).
+#[derive(Serialize, Deserialize)]
+struct Continue {
+    v: String,
+    /// The revision of the whole list.
+    rv: u64,
+    /// `namespace/name\0`: after that object.
+    start: String,
+}
+
+/// Path of an object within its kind, as tables are ordered.
+type Path = (String, String);
+
+/// The objects that a list shows, with the list's metadata.
+pub(super) fn select(
+    call: &Call<'_>,
+    options: &ListOptions,
+) -> Result<(Vec<Arc<Object>>, Map<String, Value>), Status> {
+    check_fields(&call.resource, options)?;
+    let filter = Filter { resource: &call.resource, options };
+    let page = options.continue_token.as_deref().map(parse_continue).transpose()?;
+    let namespace = call.target.namespace.as_deref();
+    let state = call.server.store.read();
+    let revision = match (&page, options.version_match) {
+        (Some(page), _) => page.rv,
+        (None, VersionMatch::Exact(revision)) => revision,
+        (None, VersionMatch::NotOlderThan(_) | VersionMatch::Newest) => state.revision,
+    };
+    if let VersionMatch::NotOlderThan(wanted) | VersionMatch::Exact(wanted) = options.version_match
+        && wanted > state.revision
+    {
+        return Err(too_large(wanted, state.revision));
+    }
+    let after = page.as_ref().map(|page| start_of(&page.start));
+    let objects = objects_at(&state, call, namespace, after.as_ref(), revision)?;
+    drop(state);
+    let limit = options.limit.unwrap_or(usize::MAX);
+    let plain = filter.is_everything();
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".to_owned(), revision.to_string().into());
+    if plain && objects.len() <= limit {
+        return Ok((objects, metadata));
+    }
+    let mut selected: Vec<Arc<Object>> = Vec::new();
+    let mut rest = objects.into_iter();
+    for object in rest.by_ref() {
+        if filter.matches(&object) {
+            selected.push(object);
+        }
+        if selected.len() == limit {
+            break;
+        }
+    }
+    let remaining = rest.len();
+    if let Some(last) = selected.last().filter(|_| remaining > 0) {
+        let start = format!("{}/{}\0", last.key.namespace, last.key.name);
+        let page = Continue { v: "meta.k8s.io/v1".to_owned(), rv: revision, start };
+        let token = serde_json::to_vec(&page).map(|json| URL_SAFE_NO_PAD.encode(json));
+        metadata.insert("continue".to_owned(), token.unwrap_or_default().into());
+        if plain {
+            metadata.insert("remainingItemCount".to_owned(), remaining.into());
+        }
+    }
+    Ok((selected, metadata))
+}
+
+fn objects_at(
+    state: &State,
+    call: &Call,
+    namespace: Option<&str>,
+    after: Option<&Path>,
+    revision: u64,
+) -> Result<Vec<Arc<Object>>, Status> {
+    let kind = &call.resource.store;
+    let newest = state.list(kind, namespace, after).cloned();
+    if revision >= state.revision {
+        return Ok(newest.collect());
+    }
+    let then = state.before(kind, revision).map_err(|_| {
+        Status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You \
+             must start a new list without the continue parameter.",
+        )
+    })?;
+    let path = |object: &Arc<Object>| (object.key.namespace.clone(), object.key.name.clone());
+    let mut objects: BTreeMap<Path, Arc<Object>> = newest.map(|o| (path(&o), o)).collect();
+    for (path, before) in then {
+        let elsewhere = namespace.is_some_and(|namespace| namespace != path.0);
+        if elsewhere || after.is_some_and(|after| path <= *after) {
+            continue;
+        }
+        match before {
+            Some(object) => objects.insert(path, object),
+            None => objects.remove(&path),
+        };
+    }
+    Ok(objects.into_values().collect())
+}
+
+fn parse_continue(token: &str) -> Result<Continue, Status> {
+    let invalid = |why: String| {
+        Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+    };
+    let json = URL_SAFE_NO_PAD.decode(token.trim_end_matches('='));
+    let json = json.map_err(|error| invalid(error.to_string()))?;
+    serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))
+}
+
+fn start_of(start: &str) -> Path {
+    let (namespace, name) = start.trim_end_matches('\0').split_once('/').unwrap_or(("", start));
+    (namespace.to_owned(), name.to_owned())
+}
+
+fn too_large(wanted: u64, current: u64) -> Status {
+    let message = format!("Timeout: Too large resource version: {wanted}, current: {current}");
+    let mut status = Status::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
+    let cause = serde_json::json!([{
+        "reason": "ResourceVersionTooLarge", "message": "Too large resource version",
+    }]);
+    status.details.insert("causes".to_owned(), cause);
+    status.details.insert("retryAfterSeconds".to_owned(), 1.into());
+    status
+}
+
+/// Selectors may name only the fields that the kind offers.
+pub(super) fn check_fields(resource: &Resource, options: &ListOptions) -> Result<(), Status> {
+    let checked = options.fields.check(&resource.selectable);
+    checked.map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// The selectors of a list or watch.
+pub(super) struct Filter<'a> {
+    pub(super) resource: &'a Resource,
+    pub(super) options: &'a ListOptions,
+}
+
+impl Filter<'_> {
+    pub(super) fn is_everything(&self) -> bool {
+        self.options.labels.is_everything() && self.options.fields.is_everything()
+    }
+
+    pub(super) fn matches(&self, object: &Object) -> bool {
+        let labels = &object.meta.labels;
+        self.options.labels.matches_with(|key| labels.get(key).map(String::as_str))
+            && self.fields_match(object)
+    }
+
+    /// Name and namespace are known; for other fields the object must be parsed.
+    fn fields_match(&self, object: &Object) -> bool {
+        let fields = &self.options.fields;
+        let name = fields.required("metadata.name");
+        if fields.is_everything() || name.is_some_and(|name| name != object.key.name) {
+            return fields.is_everything();
+        }
+        if name.is_some() && fields.terms().len() == 1 {
+            return true;
+        }
+        let mut value = form::served(self.resource, object);
+        if self.resource.rules == Rules::Event && value["source"].is_object() {
+            value["source"] = value["source"]["component"].clone();
+        }
+        fields.matches(&value)
+    }
+}

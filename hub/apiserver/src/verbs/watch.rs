@@ -1,0 +1,264 @@
+//! Watch: the events of a kind from a revision on, one JSON line each.
+//!
+//! A watcher is a cursor into the kind's ring of events and waits to be woken: it has no queue, so
+//! a slow one costs nothing, and one that falls behind the ring is told `Expired`.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Response, header::CONTENT_TYPE};
+use rand::Rng as _;
+use serde_json::{Map, json};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Call, form,
+    read::{Filter, check_fields},
+};
+use crate::{
+    body::{self, Body},
+    registry::Resource,
+    request::ListOptions,
+    respond::{self, Form},
+    server::Inner,
+    status::Status,
+    store::{Event, EventKind, Object, watch_line},
+};
+
+/// Events looked at in one step: enough to drain a burst, few enough to let others run.
+const STEP_EVENTS: usize = 256;
+
+/// A bookmark is sent about so often (apiserver's cacher does, too).
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// A watch without a timeout ends after 30 to 60 minutes, as a kube-apiserver's.
+const TIMEOUT_MIN: Duration = Duration::from_secs(30 * 60);
+
+pub(super) fn watch(call: &Call<'_>) -> Result<Response<Body>, Status> {
+    let mut options = ListOptions::parse(call.query, true)?;
+    check_fields(&call.resource, &options)?;
+    let timeout = options.timeout.take().unwrap_or_else(|| {
+        TIMEOUT_MIN + Duration::from_secs(rand::rng().random_range(0..=TIMEOUT_MIN.as_secs()))
+    });
+    let watcher = Watcher::new(call, options, timeout);
+    let stream = futures::stream::unfold(watcher, |mut watcher| async move {
+        let chunk = watcher.next().await?;
+        Some((chunk, watcher))
+    });
+    let mut response = Response::new(body::stream(stream));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+struct Watcher {
+    server: Arc<Inner>,
+    resource: Arc<Resource>,
+    namespace: Option<String>,
+    options: ListOptions,
+    form: Form,
+    cursor: u64,
+    initial: VecDeque<Arc<Object>>,
+    /// The initial state has been sent, but not that it ends here.
+    end_of_initial_due: bool,
+    columns_sent: bool,
+    changed: Arc<Notify>,
+    shutdown: CancellationToken,
+    deadline: Instant,
+    bookmark_at: Instant,
+    over: bool,
+}
+
+impl Watcher {
+    fn new(call: &Call, options: ListOptions, timeout: Duration) -> Watcher {
+        let store = &call.server.store;
+        let kind = &call.resource.store;
+        let changed = store.changed(kind);
+        let send_initial =
+            options.send_initial.unwrap_or(options.version.is_none_or(|version| version == 0));
+        let namespace = call.target.namespace.clone();
+        let state = store.read();
+        let (initial, cursor) = match send_initial {
+            true => {
+                let objects = state.list(kind, namespace.as_deref(), None).cloned().collect();
+                (objects, state.revision)
+            }
+            false => (VecDeque::new(), options.version.unwrap_or(state.revision)),
+        };
+        drop(state);
+        Watcher {
+            server: call.server.clone(),
+            resource: call.resource.clone(),
+            namespace,
+            end_of_initial_due: send_initial && options.bookmarks,
+            options,
+            form: call.form,
+            cursor,
+            initial,
+            columns_sent: false,
+            changed,
+            shutdown: call.server.shutdown.clone(),
+            deadline: Instant::now() + timeout,
+            bookmark_at: Instant::now() + BOOKMARK_EVERY,
+            over: false,
+        }
+    }
+
+    /// The next lines; `None`: the watch is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        while !self.over {
+            let changed = self.changed.clone();
+            let woken = changed.notified();
+            tokio::pin!(woken);
+            // Registered before looking, so that no event between looking and waiting is missed.
+            woken.as_mut().enable();
+            let lines = self.ready();
+            if !lines.is_empty() {
+                return Some(lines);
+            }
+            // Cancel-safe: nothing is taken from any of these.
+            tokio::select! {
+                () = woken => {}
+                () = sleep_until(self.bookmark_at.min(self.deadline)) => {
+                    self.over = Instant::now() >= self.deadline;
+                    self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
+                    if self.options.bookmarks {
+                        return Some(self.bookmark(false));
+                    }
+                }
+                () = self.shutdown.cancelled() => self.over = true,
+            }
+        }
+        None
+    }
+
+    /// Lines that can be sent now.
+    fn ready(&mut self) -> Bytes {
+        let mut lines = BytesMut::new();
+        for object in self.initial.drain(..self.initial.len().min(STEP_EVENTS)).collect::<Vec<_>>()
+        {
+            if self.filter().matches(&object) {
+                lines.extend_from_slice(&self.line(EventKind::Added, &object, None));
+            }
+        }
+        if !self.initial.is_empty() {
+            return lines.freeze();
+        }
+        if std::mem::take(&mut self.end_of_initial_due) {
+            lines.extend_from_slice(&self.bookmark(true));
+        }
+        if lines.is_empty() {
+            self.follow(&mut lines);
+        }
+        lines.freeze()
+    }
+
+    fn follow(&mut self, lines: &mut BytesMut) {
+        let (found, revision) = {
+            let state = self.server.store.read();
+            let found = state.events_after(&self.resource.store, self.cursor, STEP_EVENTS);
+            (found, state.revision)
+        };
+        match found {
+            Err(expired) => {
+                self.over = true;
+                let message =
+                    format!("too old resource version: {} ({})", self.cursor, expired.oldest);
+                let error = json!({"type": "ERROR", "object": Status::expired(message).to_json()});
+                lines.extend_from_slice(format!("{error}\n").as_bytes());
+            }
+            Ok(events) => {
+                match events.last() {
+                    Some(last) => self.cursor = last.object.revision,
+                    None => self.cursor = self.cursor.max(revision),
+                }
+                for event in events {
+                    if let Some(line) = self.event(&event) {
+                        lines.extend_from_slice(&line);
+                    }
+                }
+            }
+        }
+    }
+
+    /// An event as this watcher sees it: what begins to match is added, what ceases is deleted.
+    fn event(&mut self, event: &Event) -> Option<Bytes> {
+        let object = &event.object;
+        if self.namespace.as_ref().is_some_and(|namespace| *namespace != object.key.namespace) {
+            return None;
+        }
+        if self.filter().is_everything() {
+            return Some(self.line(event.kind, object, Some(event)));
+        }
+        let matched = event.prev.as_ref().is_some_and(|prev| self.filter().matches(prev));
+        let matches = event.kind != EventKind::Deleted && self.filter().matches(object);
+        match (matched, matches) {
+            (false, false) => None,
+            (false, true) => Some(self.line(EventKind::Added, object, None)),
+            (true, true) => Some(self.line(EventKind::Modified, object, Some(event))),
+            (true, false) if event.kind == EventKind::Deleted => {
+                Some(self.line(EventKind::Deleted, object, Some(event)))
+            }
+            (true, false) => {
+                // It no longer matches: told with what the watcher last saw of it.
+                let last = event.prev.as_ref()?.at_revision(object.revision);
+                Some(self.line(EventKind::Deleted, &last, None))
+            }
+        }
+    }
+
+    /// One line; that of an event in its stored form is shared by all watchers.
+    fn line(&mut self, kind: EventKind, object: &Object, event: Option<&Event>) -> Bytes {
+        if self.form == Form::Json
+            && let Some(event) = event
+            && self.resource.reads_as_stored(object)
+        {
+            return event.line();
+        }
+        let bytes = form::served_bytes(&self.resource, object);
+        match self.form {
+            Form::Json | Form::Yaml => watch_line(kind.as_str(), &bytes),
+            Form::Metadata => {
+                let value = serde_json::from_slice(&bytes).unwrap_or_default();
+                watch_line(kind.as_str(), respond::partial(&value).to_string().as_bytes())
+            }
+            Form::Table(include) => {
+                let value = serde_json::from_slice(&bytes).unwrap_or_default();
+                let mut metadata = Map::new();
+                metadata.insert("resourceVersion".to_owned(), object.revision.to_string().into());
+                let with_columns = !std::mem::replace(&mut self.columns_sent, true);
+                let table =
+                    respond::table_of(&self.resource, &[&value], metadata, include, with_columns);
+                watch_line(kind.as_str(), table.to_string().as_bytes())
+            }
+        }
+    }
+
+    fn bookmark(&mut self, ends_initial: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": self.cursor.to_string()});
+        if ends_initial {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = json!({
+            "apiVersion": self.resource.api_version(), "kind": self.resource.kind,
+            "metadata": metadata,
+        });
+        let object = match self.form {
+            Form::Table(_) => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                "columnDefinitions": null,
+                "rows": [{"cells": [], "object": respond::partial(&object)}],
+            }),
+            Form::Metadata => respond::partial(&object),
+            Form::Json | Form::Yaml => object,
+        };
+        watch_line("BOOKMARK", object.to_string().as_bytes())
+    }
+
+    fn filter(&self) -> Filter<'_> {
+        Filter { resource: &self.resource, options: &self.options }
+    }
+}
