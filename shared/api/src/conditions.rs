@@ -31,6 +31,8 @@ pub mod kind {
     pub const APPLIED: &str = "Applied";
     /// What runs is healthy. Never changes `Reconciled`.
     pub const HEALTHY: &str = "Healthy";
+    /// An Agent that is being deleted is gone; its message says what it waits for.
+    pub const REMOVED: &str = "Removed";
     /// An agent is connected.
     pub const CONNECTED: &str = "Connected";
 }

@@ -45,6 +45,8 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// The agent that an enrolment token or Destination is for.
 pub const AGENT: &str = "fleet.muster.dev/agent";
+/// Annotation, `true` on an Agent that is being deleted: do not wait for what it holds.
+pub const ABANDON: &str = "fleet.muster.dev/abandon";
 
 /// Kratix's finalizers on Promises and requests.
 pub mod finalizer {

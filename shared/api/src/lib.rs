@@ -9,6 +9,7 @@ pub mod conditions;
 pub mod content;
 pub mod crds;
 pub mod destination;
+pub mod enrolment;
 pub mod labels;
 pub mod pipeline;
 pub mod promise;
