@@ -4,4 +4,8 @@
 //! observes, asks one of these modules, and does what it says.
 
 pub mod admit;
+pub mod assign;
 pub mod names;
+pub mod rollup;
+pub mod schedule;
+pub mod site;

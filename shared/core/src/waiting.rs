@@ -8,6 +8,8 @@ pub enum Waiting {
         /// The selector, in words.
         selector: String,
     },
+    /// A destination matches, and the placement is being made.
+    NotYetPlaced,
     /// A pipeline has not ended.
     PipelineRunning {
         /// The pipeline's name.
@@ -61,6 +63,7 @@ impl Waiting {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoMatchingDestination { .. } => "NoMatchingDestination",
+            Self::NotYetPlaced => "NotYetPlaced",
             Self::PipelineRunning { .. } => "PipelineRunning",
             Self::PipelineSuspended { .. } => "PipelineSuspended",
             Self::ImageNotRunnable { .. } => "ImageNotRunnable",
@@ -79,6 +82,7 @@ impl Waiting {
                 "no destination matches {selector}: add a destination with these labels, \
                  or label one (kubectl get destinations --show-labels)"
             ),
+            Self::NotYetPlaced => "a destination is being chosen".to_owned(),
             Self::PipelineRunning { pipeline } => format!("pipeline {pipeline} is running"),
             Self::PipelineSuspended { pipeline } => format!(
                 "pipeline {pipeline} asked to wait: remove the label \

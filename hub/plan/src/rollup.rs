@@ -1,0 +1,14 @@
+//! What do reports come to: for a placement, for its Work, for the request or Promise above?
+//!
+//! Each level is computed from the one below and from nothing else, so that any order of events ends
+//! in the same conditions.
+
+mod placement;
+mod standing;
+mod work;
+mod works;
+
+pub use placement::placement;
+pub use standing::{OFFLINE_AFTER, WORST_MAX};
+pub use work::work;
+pub use works::{Owner, Rollup, View, removal, works};

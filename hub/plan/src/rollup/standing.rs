@@ -1,0 +1,174 @@
+//! Where one placement stands, put so that placements can be counted and the worst be named.
+
+use jiff::{SignedDuration, Timestamp};
+use muster_api::{
+    WorkPlacement,
+    conditions::{self, kind},
+    work::{PlacementSummary, PlacementsSummary},
+};
+use muster_core::Health;
+
+use super::placement::{is_misplaced, parse_health};
+use crate::site::{Link, Sites};
+
+/// How long a destination may be offline before `Reconciled` becomes `Unknown`: longer than a
+/// restart or a reboot takes.
+pub const OFFLINE_AFTER: SignedDuration = SignedDuration::from_mins(5);
+/// How many placements a status names.
+pub const WORST_MAX: usize = 20;
+
+/// One placement's standing. The order of the variants of [`State`] is from best to worst.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing<'a> {
+    pub placement: &'a WorkPlacement,
+    pub state: State,
+    pub health: Health,
+    /// Applied at its pinned digest, as far as is known.
+    pub applied: bool,
+    pub misplaced: bool,
+    /// Since when its agent is not connected.
+    pub offline: Option<Timestamp>,
+    pub reason: String,
+    pub message: String,
+    pub since: Timestamp,
+}
+
+/// What people read as `phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum State {
+    Applied,
+    Applying,
+    Pending,
+    Removing,
+    Offline,
+    Failed,
+    Refused,
+}
+
+impl State {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "Applied",
+            Self::Applying => "Applying",
+            Self::Pending => "Pending",
+            Self::Removing => "Removing",
+            Self::Offline => "Offline",
+            Self::Failed => "Failed",
+            Self::Refused => "Refused",
+        }
+    }
+}
+
+impl<'a> Standing<'a> {
+    pub(crate) fn of(placement: &'a WorkPlacement, sites: &Sites) -> Self {
+        let status = placement.status.as_ref();
+        let said = status.and_then(|s| conditions::find(&s.conditions, kind::APPLIED));
+        let created = placement.metadata.creation_timestamp.as_ref();
+        let created = created.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+        let at_digest = status.and_then(|s| s.applied_digest.as_deref())
+            == Some(placement.spec.digest.as_str());
+        let state = state(placement, at_digest);
+        let applied = at_digest && matches!(state, State::Applied | State::Applying);
+        let site = sites.get(&placement.spec.target_destination_name);
+        let offline = match site.map(|site| site.link) {
+            Some(Link::Offline { since }) => Some(since.unwrap_or(created)),
+            Some(Link::Connected) | None => None,
+        };
+        Self {
+            placement,
+            state: if offline.is_some() { State::Offline } else { state },
+            health: parse_health(status.and_then(|s| s.health.as_deref()).unwrap_or_default()),
+            applied,
+            misplaced: is_misplaced(placement),
+            offline,
+            reason: said.map(|c| c.reason.clone()).unwrap_or_default(),
+            message: said.map(|c| c.message.clone()).unwrap_or_default(),
+            since: offline.or(said.map(|c| c.last_transition_time.0)).unwrap_or(created),
+        }
+    }
+
+    pub(crate) fn destination(&self) -> &'a str {
+        &self.placement.spec.target_destination_name
+    }
+
+    pub(crate) fn leaving(&self) -> bool {
+        self.placement.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Offline for so long that nobody should rely on what was said last.
+    pub(crate) fn lost(&self, now: Timestamp) -> bool {
+        self.offline.is_some_and(|since| now.duration_since(since) >= OFFLINE_AFTER)
+    }
+
+    /// What people should read first.
+    fn words(&self) -> String {
+        let health = self.placement.status.as_ref().and_then(|s| s.health_message.clone());
+        let bad = self.applied && self.health > Health::Healthy;
+        let words = if bad { health.unwrap_or_default() } else { self.message.clone() };
+        if self.state == State::Applied && self.health == Health::Healthy {
+            String::new()
+        } else {
+            words
+        }
+    }
+
+    fn badness(&self) -> (State, Health) {
+        (self.state, self.health)
+    }
+}
+
+/// Counts, and the worst [`WORST_MAX`].
+pub(crate) fn summary(standings: &[Standing<'_>]) -> PlacementsSummary {
+    let count = |test: &dyn Fn(&Standing<'_>) -> bool| {
+        standings.iter().filter(|s| test(s)).count().try_into().unwrap_or(i64::MAX)
+    };
+    let mut order: Vec<_> = standings.iter().collect();
+    order.sort_by(|a, b| {
+        b.badness().cmp(&a.badness()).then_with(|| a.destination().cmp(b.destination()))
+    });
+    PlacementsSummary {
+        total: count(&|_| true),
+        applied: count(&|s| s.applied),
+        healthy: count(&|s| s.applied && s.health == Health::Healthy),
+        offline: count(&|s| s.offline.is_some()),
+        destination: destination(standings),
+        worst: order.into_iter().take(WORST_MAX).map(summarise).collect(),
+    }
+}
+
+/// Where, for people: a name, or how many.
+fn destination(standings: &[Standing<'_>]) -> String {
+    let mut names: Vec<_> = standings.iter().map(Standing::destination).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names[..] {
+        [] => "none".to_owned(),
+        [only] => only.to_owned(),
+        _ => format!("{} destinations", names.len()),
+    }
+}
+
+fn summarise(standing: &Standing<'_>) -> PlacementSummary {
+    PlacementSummary {
+        destination: standing.destination().to_owned(),
+        phase: standing.state.as_str().to_owned(),
+        health: standing.health.as_str().to_owned(),
+        message: standing.words(),
+        since: standing.since.to_string(),
+    }
+}
+
+fn state(placement: &WorkPlacement, at_digest: bool) -> State {
+    if placement.metadata.deletion_timestamp.is_some() {
+        return State::Removing;
+    }
+    let phase = placement.status.as_ref().and_then(|s| s.phase.as_deref());
+    match phase.unwrap_or_default() {
+        // What was said of older files says nothing of these.
+        "Applied" if at_digest => State::Applied,
+        "Applying" => State::Applying,
+        "Failed" => State::Failed,
+        "Refused" => State::Refused,
+        _ => State::Pending,
+    }
+}

@@ -1,0 +1,229 @@
+//! Works → the request or Promise above them: is it done, where, is it healthy, and if not, why?
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use muster_api::{
+    Work, WorkPlacement,
+    conditions::{Truth, Verdict, kind},
+    work::PlacementsSummary,
+};
+use muster_core::{Health, Waiting};
+use serde_json::{Value, json};
+
+use super::{
+    placement::healthy_verdict,
+    standing::{OFFLINE_AFTER, Standing, State, WORST_MAX, summary},
+    work::{health_words, pinned, unplaced, waiting, why_not_applied, why_unplaced},
+};
+use crate::site::Sites;
+
+/// Most bytes of merged outputs in a request's status, as JSON.
+const OUTPUTS_LEN_MAX: usize = 64 << 10;
+
+/// Whose Works they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A Promise's dependencies.
+    Promise,
+    /// A request's.
+    Request,
+}
+
+/// All that the verdicts depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// Whose Works they are.
+    pub owner: Owner,
+    /// All of its Works.
+    pub works: &'a [Work],
+    /// All of their placements, those in deletion included.
+    pub placements: &'a [WorkPlacement],
+    /// All destinations.
+    pub sites: &'a Sites,
+    /// The present time.
+    pub now: Timestamp,
+}
+
+/// What the Works come to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rollup {
+    /// The condition `WorksSucceeded`.
+    pub works_succeeded: Verdict,
+    /// The condition `Reconciled`, given that the workflow is complete for this generation.
+    pub reconciled: Verdict,
+    /// The condition `Healthy`; `None` before anything is applied.
+    pub healthy: Option<Verdict>,
+    /// Whether every group has a destination.
+    pub scheduled: bool,
+    /// `status.placements`.
+    pub placements: PlacementsSummary,
+    /// `status.healthStatus` in Kratix's form; null before anything is applied.
+    pub health_status: Value,
+    /// `status.outputs`; of requests only.
+    pub outputs: BTreeMap<String, Value>,
+    /// When a verdict may change though nothing else does: an offline destination's deadline.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Rolls Works up.
+pub fn works(view: View<'_>) -> Rollup {
+    let standings: Vec<_> = view.placements.iter().map(|p| Standing::of(p, view.sites)).collect();
+    let scheduled = view.works.iter().all(|work| unplaced(work, own(work, view)).is_empty());
+    let reconciled = reconciled(view, &standings);
+    let judged: Vec<_> = standings.iter().filter(|s| s.applied && !s.leaving()).collect();
+    let worst = judged.iter().max_by_key(|s| s.health);
+    let deadlines = standings.iter().filter_map(|s| s.offline).map(|since| since + OFFLINE_AFTER);
+    Rollup {
+        works_succeeded: works_succeeded(view.owner, &reconciled, scheduled),
+        healthy: worst.map(|worst| healthy_verdict(worst.health, &health_words(worst))),
+        scheduled,
+        placements: summary(&standings),
+        health_status: health_status(&judged),
+        outputs: if view.owner == Owner::Request { outputs(&standings) } else { BTreeMap::new() },
+        wake_at: deadlines.filter(|deadline| *deadline > view.now).min(),
+        reconciled,
+    }
+}
+
+/// What a deletion waits for: the removal of `placements`; those whose agent is offline first.
+pub fn removal(placements: &[WorkPlacement], sites: &Sites) -> Option<Waiting> {
+    let standings = placements.iter().map(|p| Standing::of(p, sites));
+    let first = standings.max_by_key(|s| s.offline.is_some())?;
+    let destination = first.destination().to_owned();
+    Some(if first.offline.is_some() { waiting(&first) } else { Waiting::Removing { destination } })
+}
+
+/// The worst first: nowhere to go, misplaced, failed, lost, not there yet, not yet gone.
+fn reconciled(view: View<'_>, standings: &[Standing<'_>]) -> Verdict {
+    let verdict = |truth, reason: &str, message: String| {
+        Verdict::new(kind::RECONCILED, truth, reason, message)
+    };
+    let mut undone = Vec::new();
+    for work in view.works {
+        if let Some(group) = unplaced(work, own(work, view)).first() {
+            let own: Vec<_> = own(work, view).map(|p| Standing::of(p, view.sites)).collect();
+            let waiting = why_unplaced(group, &own, view.sites);
+            return verdict(Truth::Unknown, waiting.reason(), waiting.message());
+        }
+        let own = standings.iter().filter(|s| belongs(work, s.placement) && !s.leaving());
+        undone.extend(own.filter(|s| !(s.applied && pinned(work, s.placement))));
+    }
+    let live = standings.iter().filter(|s| !s.leaving());
+    if let Some(first) = live.clone().find(|s| s.misplaced) {
+        let message = format!(
+            "destination {} no longer matches: label it, or move by deleting WorkPlacement {}",
+            first.destination(),
+            first.placement.metadata.name.as_deref().unwrap_or_default()
+        );
+        return verdict(Truth::False, "WorksMisplaced", message);
+    }
+    let failed = |s: &&Standing<'_>| matches!(s.state, State::Failed | State::Refused);
+    if let Some(worst) = undone.iter().copied().filter(failed).max_by_key(|s| s.state) {
+        let (reason, message) = why_not_applied(worst);
+        return verdict(Truth::False, &reason, and_more(message, undone.len()));
+    }
+    let lost: Vec<_> = standings.iter().filter(|s| s.lost(view.now)).collect();
+    if let Some(first) = lost.first() {
+        let message = and_more(waiting(first).message(), lost.len());
+        let message = format!("{} of {}: {message}", lost.len(), standings.len());
+        return verdict(Truth::Unknown, "DestinationsOffline", message);
+    }
+    let leaving = || standings.iter().filter(|s| s.leaving());
+    if let Some(worst) = undone.iter().copied().chain(leaving()).max_by_key(|s| s.state) {
+        let (reason, message) = why_not_applied(worst);
+        return verdict(
+            Truth::Unknown,
+            &reason,
+            and_more(message, undone.len() + leaving().count()),
+        );
+    }
+    verdict(Truth::True, "Reconciled", "Reconciled".to_owned())
+}
+
+/// Kratix's words, by the stricter measure.
+fn works_succeeded(owner: Owner, reconciled: &Verdict, scheduled: bool) -> Verdict {
+    let kind = kind::WORKS_SUCCEEDED;
+    let whose = match owner {
+        Owner::Promise => "promise",
+        Owner::Request => "resource",
+    };
+    let message = reconciled.message.clone();
+    match reconciled.truth {
+        Truth::True => {
+            let message = format!("All works associated with this {whose} are ready");
+            Verdict::new(kind, Truth::True, "WorksSucceeded", message)
+        }
+        Truth::Unknown => Verdict::new(kind, Truth::Unknown, "WorksPending", message),
+        Truth::False if scheduled && reconciled.reason == "WorksMisplaced" => {
+            Verdict::new(kind, Truth::False, "WorksMisplaced", message)
+        }
+        Truth::False => Verdict::new(kind, Truth::False, "WorksFailing", message),
+    }
+}
+
+fn own<'a>(work: &'a Work, view: View<'a>) -> impl Iterator<Item = &'a WorkPlacement> {
+    view.placements.iter().filter(|placement| belongs(work, placement))
+}
+
+fn belongs(work: &Work, placement: &WorkPlacement) -> bool {
+    let owners = placement.metadata.owner_references.as_deref().unwrap_or_default();
+    work.metadata.namespace == placement.metadata.namespace
+        && owners.iter().any(|owner| Some(&owner.uid) == work.metadata.uid.as_ref())
+}
+
+fn and_more(message: String, all: usize) -> String {
+    if all > 1 { format!("{message} (and {} more)", all - 1) } else { message }
+}
+
+fn health_status(judged: &[&Standing<'_>]) -> Value {
+    let Some(worst) = Health::worst(judged.iter().map(|s| s.health)) else { return Value::Null };
+    let mut order: Vec<_> = judged.iter().collect();
+    order
+        .sort_by(|a, b| b.health.cmp(&a.health).then_with(|| a.destination().cmp(b.destination())));
+    let records = order.into_iter().take(WORST_MAX).map(|s| {
+        json!({
+            "state": state_word(s.health),
+            "lastRun": s.since.to_string(),
+            "details": { "message": health_words(s), "destination": s.destination() },
+            "source": {
+                "name": s.placement.metadata.name.as_deref().unwrap_or_default(),
+                "namespace": s.placement.metadata.namespace.as_deref().unwrap_or_default(),
+            },
+        })
+    });
+    json!({ "state": state_word(worst), "healthRecords": records.collect::<Vec<_>>() })
+}
+
+/// Kratix's words for states of health; it has none for "on its way".
+fn state_word(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "healthy",
+        Health::Unknown | Health::Progressing => "unknown",
+        Health::Degraded => "degraded",
+    }
+}
+
+/// Merged in order of placement; of one key in several, the first keeps it, and the others are told
+/// apart by their destination.
+fn outputs(standings: &[Standing<'_>]) -> BTreeMap<String, Value> {
+    let mut order: Vec<_> = standings.iter().filter(|s| !s.leaving()).collect();
+    order.sort_by_key(|s| &s.placement.metadata.name);
+    let mut merged = BTreeMap::new();
+    let mut room = OUTPUTS_LEN_MAX;
+    for standing in order {
+        let Some(status) = &standing.placement.status else { continue };
+        for (key, value) in &status.outputs {
+            let size = key.len() + value.to_string().len();
+            let same = merged.get(key).is_some_and(|held| held == value);
+            if same || size > room {
+                continue;
+            }
+            room -= size;
+            let taken = merged.contains_key(key);
+            let other = format!("{}.{key}", standing.destination());
+            merged.insert(if taken { other } else { key.clone() }, value.clone());
+        }
+    }
+    merged
+}

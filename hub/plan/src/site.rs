@@ -1,0 +1,80 @@
+//! What kind of place is a Destination for the one who decides: labels, link, load?
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use muster_api::{
+    Destination,
+    conditions::{self, kind},
+};
+
+/// A Destination as decisions see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether an empty selector passes over it if it has labels (`strictMatchLabels`).
+    pub strict: bool,
+    /// Whether it is being removed: nothing new goes there.
+    pub leaving: bool,
+    /// Whether it is fed by a state store, which is not served yet.
+    pub state_store: bool,
+    /// Whether its agent is connected.
+    pub link: Link,
+    /// How many placements it holds.
+    pub load: usize,
+}
+
+/// Whether a destination's agent is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// It is.
+    Connected,
+    /// It is not.
+    Offline {
+        /// Since when; `None` when it has never been.
+        since: Option<Timestamp>,
+    },
+}
+
+/// Destinations by name.
+pub type Sites = BTreeMap<String, Site>;
+
+impl Site {
+    /// What a Destination's object says; `load` is counted by the caller.
+    pub fn of(destination: &Destination, load: usize) -> Self {
+        Self {
+            name: destination.metadata.name.clone().unwrap_or_default(),
+            labels: destination.metadata.labels.clone().unwrap_or_default(),
+            strict: destination.spec.strict_match_labels,
+            leaving: destination.metadata.deletion_timestamp.is_some(),
+            state_store: destination.spec.state_store_ref.is_some(),
+            link: Link::of(destination),
+            load,
+        }
+    }
+}
+
+impl Link {
+    /// What a Destination's `Ready` condition says: True while its agent is connected.
+    pub fn of(destination: &Destination) -> Self {
+        let conditions = destination.status.as_ref().map(|s| s.conditions.as_slice());
+        match conditions::find(conditions.unwrap_or_default(), kind::READY) {
+            Some(ready) if ready.status == "True" => Self::Connected,
+            Some(ready) if ready.reason != NEVER_CONNECTED => {
+                Self::Offline { since: Some(ready.last_transition_time.0) }
+            }
+            _ => Self::Offline { since: None },
+        }
+    }
+}
+
+/// The reason of a Destination's `Ready` condition before its agent has connected once.
+pub const NEVER_CONNECTED: &str = "NotConnectedYet";
+
+/// Destinations by name, without their loads.
+pub fn sites<'a>(destinations: impl IntoIterator<Item = &'a Destination>) -> Sites {
+    destinations.into_iter().map(|d| Site::of(d, 0)).map(|s| (s.name.clone(), s)).collect()
+}
