@@ -1,1 +1,13 @@
-//! (to be written)
+//! What black-box tests need: the real programs, on directories and ports of their own.
+//!
+//! Nothing of Muster is linked here; a test sees what a user sees.
+
+mod agent;
+mod hub;
+mod kubectl;
+mod process;
+
+pub use agent::Agent;
+pub use hub::{Executor, Hub, HubOptions};
+pub use kubectl::{Answer, Kubectl};
+pub use process::{Process, eventually, free_port, program, sample, scratch};
