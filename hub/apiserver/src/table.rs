@@ -1,19 +1,46 @@
 //! Renders objects as rows of a `Table`, as kubectl prints them.
 
+mod age;
+mod builtin;
+mod jsonpath;
+#[cfg(test)]
+mod tests;
+mod workload;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use jsonpath::Path;
+
+pub(crate) use builtin::builtin_columns;
+
+/// What Kubernetes says of the column Name.
+const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
+/// What Kubernetes says of the column Age.
+const AGE_DESCRIPTION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 /// One printed column.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Column {
     pub(crate) name: String,
     /// `string`, `integer`, `number`, `boolean` or `date`.
     pub(crate) kind: String,
-    /// Where the value is, in kubectl's JSONPath, such as `.spec.size`.
+    /// Where the value is, in kubectl's JSONPath, such as `.spec.size`; empty if computed.
     pub(crate) json_path: String,
     /// 0 is always shown, more only with `-o wide`.
     pub(crate) priority: i64,
     pub(crate) description: String,
     pub(crate) format: String,
+    cell: Cell,
+}
+
+/// How the value of a column is found.
+#[derive(Clone, Debug)]
+enum Cell {
+    /// `None` if the path is not of the supported subset: the cell stays empty.
+    Path(Option<Path>),
+    Computed(fn(&Value, Timestamp) -> Value),
 }
 
 /// The cells of a table and what is above them.
@@ -25,28 +52,101 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Vec<Value>>,
 }
 
-/// Columns of a CRD version's `additionalPrinterColumns`.
+/// Columns of a CRD version from its `additionalPrinterColumns` (null or absent means Age).
 pub(crate) fn columns_from_crd(columns: &Value) -> Vec<Column> {
-    let _ = columns;
-    builtin_columns("", "")
+    let mut out = vec![name_column()];
+    match columns.as_array().map(Vec::as_slice) {
+        None | Some([]) => out.push(age_column()),
+        Some(columns) => out.extend(columns.iter().map(|column| {
+            let text = |key: &str| column.get(key).and_then(Value::as_str).unwrap_or_default();
+            let path = text("jsonPath");
+            let description = match text("description") {
+                "" => format!("Custom resource definition column (in JSONPath format): {path}"),
+                given => given.to_owned(),
+            };
+            Column {
+                priority: column.get("priority").and_then(Value::as_i64).unwrap_or_default(),
+                format: text("format").to_owned(),
+                description,
+                ..path_column(text("name"), text("type"), path)
+            }
+        })),
+    }
+    out
 }
 
-/// Columns of a built-in kind.
-pub(crate) fn builtin_columns(group: &str, kind: &str) -> Vec<Column> {
-    let _ = (group, kind);
-    vec![Column {
-        name: "Name".to_owned(),
-        kind: "string".to_owned(),
-        format: "name".to_owned(),
-        json_path: ".metadata.name".to_owned(),
-        ..Column::default()
-    }]
+/// Whether a printer column's `jsonPath` is one that [`render`] can follow.
+pub(crate) fn is_path(text: &str) -> bool {
+    Path::parse(text).is_some()
 }
 
-/// Cells of each object.
-pub(crate) fn render(columns: &[Column], objects: &[&Value], now: jiff::Timestamp) -> Table {
-    let _ = now;
-    let definitions = columns.iter().map(|c| json!({"name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority})).collect();
-    let rows = objects.iter().map(|o| vec![o["metadata"]["name"].clone()]).collect();
+/// Cells of each object; ages are relative to `now`.
+pub(crate) fn render(columns: &[Column], objects: &[&Value], now: Timestamp) -> Table {
+    let definitions = columns
+        .iter()
+        .map(|column| {
+            json!({
+                "name": column.name,
+                "type": column.kind,
+                "format": column.format,
+                "description": column.description,
+                "priority": column.priority,
+            })
+        })
+        .collect();
+    let cell = |column: &Column, object: &Value| match &column.cell {
+        Cell::Computed(compute) => compute(object, now),
+        Cell::Path(path) => {
+            let found = path.as_ref().and_then(|path| path.find(object).first().copied());
+            found.map_or(Value::Null, |value| converted(&column.kind, value, now))
+        }
+    };
+    let rows = objects
+        .iter()
+        .map(|object| columns.iter().map(|column| cell(column, object)).collect())
+        .collect();
     Table { columns: definitions, rows }
+}
+
+fn name_column() -> Column {
+    Column {
+        format: "name".to_owned(),
+        description: NAME_DESCRIPTION.to_owned(),
+        ..path_column("Name", "string", ".metadata.name")
+    }
+}
+
+fn age_column() -> Column {
+    Column {
+        description: AGE_DESCRIPTION.to_owned(),
+        ..path_column("Age", "date", ".metadata.creationTimestamp")
+    }
+}
+
+fn path_column(name: &str, kind: &str, path: &str) -> Column {
+    Column {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        json_path: path.to_owned(),
+        priority: 0,
+        description: String::new(),
+        format: String::new(),
+        cell: Cell::Path(Path::parse(path)),
+    }
+}
+
+/// A value in the type of its column; null where it does not fit.
+fn converted(kind: &str, value: &Value, now: Timestamp) -> Value {
+    match (kind, value) {
+        ("string", Value::String(_)) => value.clone(),
+        ("string", Value::Null) => Value::Null,
+        ("string", other) => other.to_string().into(),
+        ("date", Value::String(text)) => age::since_text(text, now).into(),
+        ("integer", Value::Number(number)) => {
+            // A fraction is cut off, as Go's conversion does.
+            number.as_i64().or_else(|| number.as_f64().map(|n| n as i64)).into()
+        }
+        ("number", Value::Number(_)) | ("boolean", Value::Bool(_)) => value.clone(),
+        _ => Value::Null,
+    }
 }
