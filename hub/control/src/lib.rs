@@ -4,6 +4,7 @@
 //! reads what it needs from the API when it reconciles, asks `muster-plan` what to do, and does
 //! it. No controller may know whether the API is embedded or a cluster's.
 
+pub mod content;
 mod queue;
 
 use std::sync::Arc;
