@@ -2,6 +2,8 @@
 //! and the strategic merge patch of Kubernetes.
 
 mod strategic;
+#[cfg(test)]
+mod tests;
 
 use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
