@@ -17,6 +17,8 @@ pub(crate) struct Job {
     pub(crate) digest: Option<Digest>,
     /// What is to be there; empty when it is to be removed or its files are gone from the cache.
     pub(crate) parts: Arc<Parts>,
+    /// What was last applied completely, if its files are still in the cache.
+    pub(crate) previous: Option<Arc<Parts>>,
     /// The parts of the Promise's dependencies whose `*.tf` files belong to the root module.
     pub(crate) base: Vec<Arc<Parts>>,
     /// The order's options.

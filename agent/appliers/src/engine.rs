@@ -132,6 +132,7 @@ impl Appliers {
             key: key.clone(),
             digest: Some(order.digest),
             parts,
+            previous: self.0.previous(key),
             base: base_parts,
             options: order.options.clone(),
             cancel,
@@ -166,8 +167,8 @@ impl Job {
         options: BTreeMap<String, String>,
         cancel: CancellationToken,
     ) -> Self {
-        let (digest, parts, base) = (None, Arc::default(), Vec::new());
-        Self { key: key.clone(), digest, parts, base, options, cancel }
+        let (digest, parts, previous, base) = (None, Arc::default(), None, Vec::new());
+        Self { key: key.clone(), digest, parts, previous, base, options, cancel }
     }
 }
 
@@ -202,6 +203,7 @@ impl Inner {
             seen.push(applier.apply(job).await?);
         }
         record.held = Held { applied: job.digest, base: base.to_vec(), claims };
+        record.completed = job.digest;
         self.put(&job.key, &record)?;
         Ok(self.joined(seen, &job.parts))
     }
@@ -221,6 +223,7 @@ impl Inner {
             key: key.clone(),
             digest: record.begun,
             parts: parts.unwrap_or_default(),
+            previous: None,
             base,
             options: record.options,
             cancel,
@@ -285,6 +288,10 @@ impl Inner {
     ) -> Result<(Arc<Parts>, Vec<Arc<Parts>>), Outcome> {
         let base = base.iter().map(|digest| self.load(digest)).collect::<Result<_, _>>()?;
         Ok((self.load(&digest)?, base))
+    }
+
+    fn previous(&self, key: &PlacementKey) -> Option<Arc<Parts>> {
+        self.load(&self.inventory.get(key)?.completed?).ok()
     }
 
     /// Takes content apart, once.

@@ -27,6 +27,8 @@ pub(crate) struct Record {
     pub(crate) held: Held,
     /// The appliers that may have something to remove.
     pub(crate) appliers: BTreeSet<String>,
+    /// The digest last applied completely, whatever has been begun since.
+    pub(crate) completed: Option<Digest>,
     /// The digest last begun; its files say what should be there.
     pub(crate) begun: Option<Digest>,
     /// The order's options, for commands that run without an order.

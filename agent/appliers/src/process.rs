@@ -220,6 +220,3 @@ pub(crate) fn find(program: &Path) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| runnable(path))
 }
-
-#[cfg(test)]
-mod tests;
