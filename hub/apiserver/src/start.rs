@@ -131,7 +131,10 @@ async fn make_defaults(server: &Arc<Inner>) -> Result<(), OpenCause> {
             status: Box::new(status),
         })?;
     }
-    Ok(())
+    controllers::accounts::complete(server).await.map_err(|status| OpenCause::Default {
+        what: "the ServiceAccounts of namespaces".to_owned(),
+        status: Box::new(status),
+    })
 }
 
 async fn make(server: &Arc<Inner>, group: &str, plural: &str, object: Value) -> Result<(), Status> {

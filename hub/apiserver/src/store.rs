@@ -23,7 +23,7 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use disk::DiskError;
-pub(crate) use object::{Draft, Key, Meta, Object, Owner, draft};
+pub(crate) use object::{Draft, Key, Object, draft};
 pub(crate) use table::{Event, EventKind, State, watch_line};
 
 /// Changes that may wait for the writer. Each waiting change belongs to one request in flight, and
@@ -94,6 +94,14 @@ impl Store {
     /// Has `observer` told of every event from now on.
     pub(crate) fn observe(&self, observer: Observer) {
         write_lock(&self.shared.observers).push(observer);
+    }
+
+    /// Has an observer made from the current state and told of every event after it.
+    pub(crate) fn observe_from(&self, make: impl FnOnce(&State) -> Observer) {
+        // The writer publishes before it tells: with both locks held, nothing is in between.
+        let mut observers = write_lock(&self.shared.observers);
+        let observer = make(&read_lock(&self.shared.state));
+        observers.push(observer);
     }
 
     /// Makes a change durable; the answer is the object as written (or as it was when removed).

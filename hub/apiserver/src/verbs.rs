@@ -17,8 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header::USER_AGENT};
 use serde_json::Value;
 
-pub(crate) use delete::{DeleteOptions, Propagation, delete_object};
-pub(crate) use form::{served, served_bytes};
+pub(crate) use delete::{DeleteOptions, FOREGROUND, ORPHAN, Propagation, delete_object};
 
 use crate::{
     admission::{AdmissionRequest, Operation},
@@ -166,11 +165,6 @@ impl Call<'_> {
     }
 
     /// For refusals that name the plural.
-    /// Creates an object for the server itself.
-    pub(crate) async fn make(call: &Call<'_>, object: Value) -> Result<(), Status> {
-        create::create_value(call, object, &WriteOptions::default(), true).await.map(drop)
-    }
-
     pub(crate) fn about<'n>(&'n self, name: &'n str) -> About<'n> {
         about(&self.resource, name)
     }
@@ -261,6 +255,22 @@ impl Call<'_> {
 /// Creates an object for the server itself.
 pub(crate) async fn make(call: &Call<'_>, object: Value) -> Result<(), Status> {
     create::create_value(call, object, &WriteOptions::default(), true).await.map(drop)
+}
+
+/// Edits the object of that uid for the server itself.
+pub(crate) async fn edit(
+    call: &Call<'_>,
+    part: Part,
+    uid: &str,
+    change: impl Fn(&mut Value) + Sync,
+) -> Result<(), Status> {
+    let propose = |old: &Value| {
+        let mut value = old.clone();
+        change(&mut value);
+        value["metadata"]["uid"] = uid.into();
+        Ok(change::Proposal { value, warnings: Vec::new(), tracked: false })
+    };
+    change::change(call, part, &WriteOptions::default(), propose).await.map(drop)
 }
 
 pub(crate) fn about<'n>(resource: &'n Resource, name: &'n str) -> About<'n> {

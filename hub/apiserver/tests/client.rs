@@ -1,96 +1,18 @@
 //! The API through `kube::Client` within the process: what the hub's controllers rely on.
 
-use std::time::Duration;
+#[path = "shared/home.rs"]
+mod home;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::{
-    api::core::v1::{ConfigMap, Namespace},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::{
-    Api, Client, ResourceExt as _,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
-    core::GroupVersionKind,
+    Api, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     runtime::{WatchStreamExt as _, watcher},
 };
-use muster_apiserver::{ApiServer, Config, UserInfo};
 use serde_json::json;
 
-struct Home {
-    api: ApiServer,
-    dir: tempfile::TempDir,
-}
-
-impl Home {
-    async fn new() -> Home {
-        let dir = tempfile::tempdir().unwrap();
-        let api = ApiServer::open(Config::new(dir.path())).await.unwrap();
-        Home { api, dir }
-    }
-
-    fn client(&self) -> Client {
-        Client::new(self.api.service(UserInfo::admin()), "default")
-    }
-
-    async fn reopen(self) -> Home {
-        let Home { api, dir } = self;
-        drop(api);
-        // The database's lock goes with the last handle, which a task may hold for a moment.
-        for _ in 0..200 {
-            if let Ok(api) = ApiServer::open(Config::new(dir.path())).await {
-                return Home { api, dir };
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!("the database stays locked");
-    }
-}
-
-fn config_map(name: &str, value: &str) -> ConfigMap {
-    serde_json::from_value(json!({"metadata": {"name": name}, "data": {"key": value}})).unwrap()
-}
-
-fn widget_definition() -> CustomResourceDefinition {
-    serde_json::from_value(json!({
-        "metadata": {"name": "widgets.lab.example.com"},
-        "spec": {
-            "group": "lab.example.com", "scope": "Namespaced",
-            "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wd"]},
-            "versions": [{
-                "name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
-                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
-                    "spec": {"type": "object", "properties": {
-                        "size": {"type": "integer", "minimum": 1},
-                        "replicas": {"type": "integer", "default": 1},
-                    }},
-                    "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
-                }}},
-            }],
-        },
-    }))
-    .unwrap()
-}
-
-async fn widgets(client: &Client) -> Api<DynamicObject> {
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    definitions.create(&PostParams::default(), &widget_definition()).await.unwrap();
-    Api::default_namespaced_with(client.clone(), &widget_kind())
-}
-
-fn widget_kind() -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk("lab.example.com", "v1", "Widget"))
-}
-
-fn widget(name: &str, size: i64) -> DynamicObject {
-    DynamicObject::new(name, &widget_kind()).data(json!({"spec": {"size": size}}))
-}
-
-fn reason(error: kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.reason,
-        other => panic!("not an API error: {other}"),
-    }
-}
+use home::{Home, config_map, reason, widget, widgets};
 
 #[tokio::test]
 async fn keeps_objects_over_a_restart() {
@@ -145,11 +67,14 @@ async fn pages_a_list_as_of_its_first_page() {
     for name in ["a", "b", "c", "d"] {
         maps.create(&PostParams::default(), &config_map(name, "1")).await.unwrap();
     }
-    let first = maps.list(&ListParams::default().limit(2)).await.unwrap();
+    let first = maps.list(&ListParams::default().labels("of=test").limit(2)).await.unwrap();
     maps.delete("c", &DeleteParams::default()).await.unwrap();
     maps.create(&PostParams::default(), &config_map("bb", "late")).await.unwrap();
     let token = first.metadata.continue_.clone().unwrap();
-    let rest = maps.list(&ListParams::default().limit(9).continue_token(&token)).await.unwrap();
+    let rest = maps
+        .list(&ListParams::default().labels("of=test").limit(9).continue_token(&token))
+        .await
+        .unwrap();
     let names: Vec<String> =
         first.into_iter().chain(rest).map(|map: ConfigMap| map.name_any()).collect();
     assert_eq!(names, ["a", "b", "c", "d"]);
@@ -161,7 +86,7 @@ async fn a_watcher_sees_the_state_and_then_every_change() {
         let home = Home::new().await;
         let maps: Api<ConfigMap> = Api::default_namespaced(home.client());
         maps.create(&PostParams::default(), &config_map("before", "1")).await.unwrap();
-        let mut config = watcher::Config::default().labels("!hidden");
+        let mut config = watcher::Config::default().labels("of=test");
         if streaming {
             config = config.streaming_lists();
         }

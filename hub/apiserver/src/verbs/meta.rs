@@ -136,7 +136,9 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
         check("metadata.annotations", key, check_label_key(&key.to_lowercase()));
         annotation_bytes += key.len() + value.as_str().map_or(0, str::len);
     }
-    for finalizer in texts(&metadata["finalizers"]) {}
+    for finalizer in texts(&metadata["finalizers"]) {
+        check("metadata.finalizers", finalizer, check_label_key(finalizer));
+    }
     if annotation_bytes > ANNOTATION_BYTES_MAX {
         errors.push(FieldError::too_long("metadata.annotations", ANNOTATION_BYTES_MAX as u64));
     }
