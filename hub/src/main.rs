@@ -1,1 +1,44 @@
-fn main() {}
+//! `muster`: the hub, and the command line for its API.
+
+mod args;
+mod client;
+mod commands;
+mod data_dir;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command};
+
+fn main() -> ExitCode {
+    // Before any thread exists: a sandboxed pipeline is this executable, entered anew.
+    if let Some(code) = muster_runner::sandbox_entry() {
+        return code;
+    }
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::anyhow!(error).context("cannot start threads")),
+    };
+    match runtime.block_on(run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let Args { client, command } = args;
+    match command {
+        Command::Hub(args) => serve::run(args).await,
+        Command::Pipeline(args) => commands::pipeline::run(args).await,
+        Command::Agents(args) => commands::agents::run(args, &client).await,
+    }
+}
+
+/// The chain of causes on one line, as every command of ours ends when it fails.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,258 @@
+//! Every flag of `muster`, with its default.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Muster: offer services as Promises, run them anywhere, know how they are.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which API the commands speak to.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ClientArgs {
+    /// The kubeconfig file. Without it: $KUBECONFIG, then the admin.kubeconfig of a hub with the
+    /// default data directory on this host, then ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the hub: the API, pipelines, placement, and the agents' door
+    Hub(HubArgs),
+    /// Enrol agents, list them, remove them
+    Agents(AgentsArgs),
+    /// What the hub's own containers in a pipeline run
+    #[command(hide = true)]
+    Pipeline(PipelineArgs),
+}
+
+/// `muster hub`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct HubArgs {
+    /// Where everything is kept [default: /var/lib/muster as root, else
+    /// $XDG_STATE_HOME/muster or ~/.local/state/muster]
+    #[arg(long, env = "MUSTER_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Where the Kubernetes API listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDR:PORT")]
+    pub(crate) api_listen: SocketAddr,
+    /// Where agents dial in; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDR:PORT")]
+    pub(crate) agents_listen: SocketAddr,
+    /// The address that agents are told to dial, put into the certificate [default: the address
+    /// that the agents' door listens on]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) agents_advertise: Option<String>,
+    /// What runs pipelines [default: podman or docker, where one is installed and works]
+    #[arg(long, value_enum)]
+    pub(crate) executor: Option<ExecutorArg>,
+    /// Give pipelines the network of this host; without it they reach this hub's API and nothing
+    /// else
+    #[arg(long)]
+    pub(crate) pipeline_network: bool,
+    /// Print one line of JSON with addresses and paths when ready
+    #[arg(long)]
+    pub(crate) print_json: bool,
+}
+
+/// What runs pipelines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExecutorArg {
+    /// Containers, with podman
+    Podman,
+    /// Containers, with docker
+    Docker,
+    /// Sandboxed processes on this host; images are not used
+    Process,
+}
+
+/// `muster apply`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ApplyArgs {
+    /// A YAML or JSON file, a directory of them, or - for standard input; may be repeated
+    #[arg(short, long = "filename", required = true, value_name = "FILE")]
+    pub(crate) filename: Vec<PathBuf>,
+    /// The namespace of objects that name none
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Take over fields that another manager owns
+    #[arg(long)]
+    pub(crate) force_conflicts: bool,
+}
+
+/// `muster get`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct GetArgs {
+    /// The kind: a plural, singular, short name or Kind, with or without its group
+    pub(crate) kind: String,
+    /// One object instead of all
+    pub(crate) name: Option<String>,
+    /// The namespace [default: the kubeconfig's, else default]
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// All namespaces
+    #[arg(short = 'A', long)]
+    pub(crate) all_namespaces: bool,
+    /// Only objects with these labels
+    #[arg(short = 'l', long)]
+    pub(crate) selector: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum)]
+    pub(crate) output: Option<OutputArg>,
+    /// Go on and show every change
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+/// How objects are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputArg {
+    /// The table with all its columns
+    Wide,
+    /// YAML
+    Yaml,
+    /// JSON
+    Json,
+    /// KIND/NAME lines
+    Name,
+}
+
+/// `muster delete`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DeleteArgs {
+    /// The kind, unless files are given
+    #[arg(required_unless_present = "filename", conflicts_with = "filename")]
+    pub(crate) kind: Option<String>,
+    /// The names
+    #[arg(required_unless_present = "filename", conflicts_with = "filename")]
+    pub(crate) names: Vec<String>,
+    /// Delete the objects that these files name
+    #[arg(short, long = "filename", value_name = "FILE")]
+    pub(crate) filename: Vec<PathBuf>,
+    /// The namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Do not wait until they are gone
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Give up waiting after this long, such as 30s or 5m; what was asked for goes on
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+}
+
+/// `muster logs`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct LogsArgs {
+    /// A pod, or KIND/NAME: the newest pod of a Job, request or Promise
+    pub(crate) target: String,
+    /// One container instead of all
+    #[arg(short, long)]
+    pub(crate) container: Option<String>,
+    /// Go on until the pod ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Only the last lines
+    #[arg(long)]
+    pub(crate) tail: Option<i64>,
+    /// The namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+}
+
+/// `muster explain`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ExplainArgs {
+    /// The kind
+    pub(crate) kind: String,
+    /// The name
+    pub(crate) name: String,
+    /// The namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+}
+
+/// `muster agents`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct AgentsArgs {
+    #[command(subcommand)]
+    pub(crate) command: AgentsCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum AgentsCommand {
+    /// Tokens that let one host enrol
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Remove an agent and its destination, after what it holds has been removed
+    Remove(RemoveArgs),
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token for one agent, and print the command that joins it
+    Create(TokenArgs),
+}
+
+/// `muster agents token create`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TokenArgs {
+    /// The name of the agent, and of its destination
+    pub(crate) name: String,
+    /// A label of the destination; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// An applier that the agent may run: nothing else runs there; may be repeated
+    #[arg(long = "applier", value_enum, default_values = ["kubernetes"])]
+    pub(crate) appliers: Vec<ApplierArg>,
+    /// How long the token may be used, such as 30m or 24h
+    #[arg(long, default_value = "1h", value_name = "DURATION")]
+    pub(crate) ttl: String,
+}
+
+/// What an agent can apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ApplierArg {
+    /// Objects, into a cluster
+    Kubernetes,
+    /// Terraform or OpenTofu modules
+    Terraform,
+    /// Script documents, on the host
+    Shell,
+}
+
+/// `muster agents remove`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RemoveArgs {
+    /// The agent
+    pub(crate) name: String,
+    /// Do not wait for it: give up what it holds, and list what stays behind
+    #[arg(long)]
+    pub(crate) abandon: bool,
+}
+
+/// `muster quickstart`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct QuickstartArgs {
+    /// The samples
+    #[arg(long, default_value = "e2e/samples", value_name = "DIR")]
+    pub(crate) samples: PathBuf,
+    /// End when everything is running, instead of serving until Ctrl-C
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// `muster pipeline`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PipelineArgs {
+    /// The adapter's arguments, as in a Job
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
