@@ -1,5 +1,13 @@
 //! What may enter the API? The rules on Promises, Destinations and revisions, in Kratix's words.
 
+use k8s_openapi::api::batch::v1::Job;
+use muster_api::{Destination, Promise, PromiseRevision, labels, promise::RequiredPromiseStatus};
+
+use crate::{
+    promise::{self, Offer, RequestApi},
+    workflow::{Action, Scope, Subject, engine::Run, job::Turn, read},
+};
+
 /// Why something was refused: a Kubernetes `Status` in the making.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -38,3 +46,176 @@ impl Refusal {
         Self { code: 503, reason: "ServiceUnavailable", message: message.into() }
     }
 }
+
+/// Kratix's prefix, by the name of its webhook.
+fn denied(webhook: &str, cause: &str) -> Refusal {
+    Refusal::forbidden(format!("admission webhook {webhook:?} denied the request: {cause}"))
+}
+
+const PROMISE_WEBHOOK: &str = "vpromise.kb.io";
+const DESTINATION_WEBHOOK: &str = "vdestination.kb.io";
+const REVISION_WEBHOOK: &str = "vpromiserevision-v1alpha1.kb.io";
+/// Longest name of a Promise: it becomes a label value.
+const PROMISE_NAME_LEN_MAX: usize = 63;
+/// How often everything of a Promise runs again, where its author does not say so in the spec.
+const INTERVAL_ANNOTATION: &str = "kratix.io/reconciliation-interval";
+
+/// Whether a Promise may be created, or become this. What only the API can say (does it take the
+/// CRD, the Jobs?) is asked afterwards, of [`dry_runs`].
+pub fn promise(new: &Promise, old: Option<&Promise>) -> Result<Offer, Refusal> {
+    let name = new.metadata.name.as_deref().unwrap_or_default();
+    let deny = |causes: &[String]| {
+        let all = causes.join("\n");
+        denied(
+            PROMISE_WEBHOOK,
+            &format!("promises.platform.kratix.io {name:?} was not valid:\n{all}"),
+        )
+    };
+    if name.len() > PROMISE_NAME_LEN_MAX {
+        let cause = format!(
+            "metadata.name: Invalid value: {name:?}: must be no more than {PROMISE_NAME_LEN_MAX} \
+             characters, because it becomes a label"
+        );
+        return Err(deny(&[cause]));
+    }
+    let offer = Offer::read(name, 0, &new.spec).map_err(|causes| deny(&causes))?;
+    let mut wrong = promise::dependencies::check(&new.spec.dependencies);
+    for (index, required) in new.spec.required_promises.iter().enumerate() {
+        if required.name.is_empty() {
+            wrong.push(format!("spec.requiredPromises[{index}].name: Required value"));
+        }
+        if required.name == name {
+            wrong.push(format!(
+                "spec.requiredPromises[{index}].name: Invalid value: {name:?}: a promise cannot \
+                 require itself"
+            ));
+        }
+    }
+    wrong.extend(annotation_error(new, old));
+    if let Some(old) = old {
+        wrong.extend(api_changes(&offer, old));
+    }
+    if wrong.is_empty() { Ok(offer) } else { Err(deny(&wrong)) }
+}
+
+/// A refusal of a Promise by the API's own judgement of its CRD or of a Job.
+pub fn promise_refused(name: &str, cause: &str) -> Refusal {
+    let text = format!("promises.platform.kratix.io {name:?} was not valid:\n{cause}");
+    denied(PROMISE_WEBHOOK, &text)
+}
+
+/// The Jobs that a Promise's pipelines will become, for an imagined object: the API says whether it
+/// would take them.
+pub fn dry_runs(offer: &Offer) -> Result<Vec<(String, Job)>, String> {
+    let workflows = &offer.workflows;
+    let nowhere = workflows.namespace.as_deref();
+    let own = Subject::promise(&offer.promise, "00000000-0000-0000-0000-000000000000", nowhere);
+    let request = Subject {
+        scope: Scope::Resource,
+        name: "request".to_owned(),
+        namespace: Some(own.job_namespace.clone()),
+        ..own.clone()
+    };
+    let run = Run { hash: "0".repeat(32), number: 0 };
+    let mut jobs = Vec::new();
+    for (subject, scope) in [(&own, Scope::Promise), (&request, Scope::Resource)] {
+        for action in [Action::Configure, Action::Delete] {
+            let pipelines = workflows.of(scope, action);
+            for (index, pipeline) in pipelines.iter().enumerate() {
+                let turn = Turn { subject, action, pipelines, run: &run, index, attempt: 1 };
+                let field = format!(
+                    "spec.workflows.{}.{}[{index}]: pipeline {:?}",
+                    scope.as_str(),
+                    action.as_str(),
+                    pipeline.metadata.name
+                );
+                let job = turn.job().map_err(|error| format!("{field}: {error}"))?;
+                jobs.push((field, job));
+            }
+        }
+    }
+    Ok(jobs)
+}
+
+/// What a person should know about an accepted Promise.
+pub fn promise_warnings(new: &Promise, requirements: &[RequiredPromiseStatus]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for state in requirements.iter().filter(|s| s.state != promise::status::REQUIREMENT_INSTALLED) {
+        let missing = state.state.trim_start_matches("Requirement ");
+        warnings.push(match state.version.as_str() {
+            "" => format!("Required Promise {:?} {missing}", state.name),
+            version => {
+                format!("Required Promise {:?} at version {version:?} {missing}", state.name)
+            }
+        });
+    }
+    if !warnings.is_empty() {
+        warnings
+            .push("Promise will not be available until the above issue(s) is resolved".to_owned());
+    }
+    let workflows = new.spec.workflows.as_ref();
+    let written = [
+        ("promise", workflows.and_then(|w| w.promise.as_ref())),
+        ("resource", workflows.and_then(|w| w.resource.as_ref())),
+    ];
+    for (scope, pipelines) in written {
+        if pipelines.is_some_and(|pipelines| pipelines.delete.len() > 1) {
+            warnings.push(format!("spec.workflows.{scope}.delete: only the first pipeline is run"));
+        }
+    }
+    warnings
+}
+
+/// Whether a Destination may be created or changed; `agent` says whether there is one of its name.
+pub fn destination(new: &Destination, agent: bool) -> Result<(), Refusal> {
+    if new.spec.state_store_ref.is_some() {
+        let cause = "spec.stateStoreRef: state stores are not served yet: leave it out and enrol an \
+                     agent of this name (muster agents token create NAME)";
+        return Err(denied(DESTINATION_WEBHOOK, cause));
+    }
+    if !agent {
+        let name = new.metadata.name.as_deref().unwrap_or_default();
+        let cause = format!(
+            "stateStoreRef field is required: there is no agent {name:?} that pulls (muster agents \
+             token create {name})"
+        );
+        return Err(denied(DESTINATION_WEBHOOK, &cause));
+    }
+    Ok(())
+}
+
+/// Whether a PromiseRevision may be deleted by this user.
+pub fn revision_deletion(revision: &PromiseRevision, user: &str) -> Result<(), Refusal> {
+    let labels = revision.metadata.labels.as_ref();
+    let latest = labels.is_some_and(|labels| labels.contains_key(labels::LATEST_REVISION));
+    if latest && !user.starts_with("system:serviceaccount:") {
+        return Err(denied(REVISION_WEBHOOK, "can not delete the latest PromiseRevision"));
+    }
+    Ok(())
+}
+
+/// A legacy bad value does not block an update that leaves it as it is.
+fn annotation_error(new: &Promise, old: Option<&Promise>) -> Option<String> {
+    let of = |promise: &Promise| {
+        let annotations = promise.metadata.annotations.as_ref();
+        annotations.and_then(|all| all.get(INTERVAL_ANNOTATION)).cloned()
+    };
+    let text = of(new)?;
+    if old.and_then(of).as_ref() == Some(&text) {
+        return None;
+    }
+    let cause = read::interval(&text).err()?;
+    Some(format!("metadata.annotations[{INTERVAL_ANNOTATION}]: Invalid value: {text:?}: {cause}"))
+}
+
+fn api_changes(offer: &Offer, old: &Promise) -> Vec<String> {
+    let old = old.spec.api.as_ref().and_then(|api| RequestApi::read(api).ok());
+    match (&offer.api, old) {
+        (None, Some(_)) => vec!["cannot remove API from existing promise".to_owned()],
+        (Some(new), Some(old)) => new.immutable_changes(&old),
+        (_, None) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

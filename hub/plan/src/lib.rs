@@ -5,7 +5,12 @@
 
 pub mod admit;
 pub mod assign;
+pub mod duration;
 pub mod names;
+pub mod promise;
+pub mod request;
 pub mod rollup;
 pub mod schedule;
 pub mod site;
+pub mod work;
+pub mod workflow;

@@ -1,0 +1,377 @@
+//! A request: what runs for it, and what does its status say?
+//!
+//! Its status has one writer; a pipeline's own part of it comes through [`merge`], which keeps what
+//! is the hub's.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use muster_api::{
+    conditions::{self, Truth, Verdict, kind},
+    promise::PipelineStatus,
+    work::PlacementsSummary,
+};
+use muster_core::Waiting;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    names,
+    promise::RequestApi,
+    rollup::Rollup,
+    workflow::{
+        Scope, Subject,
+        engine::{IMAGE_NOT_RUNNABLE, Progress, Run, Step, phase},
+    },
+};
+
+/// What of a status is the hub's: a pipeline that writes it is refused by name.
+pub const HUB_KEYS: [&str; 10] = [
+    "kratix",
+    "placements",
+    "healthStatus",
+    "outputs",
+    "observedGeneration",
+    "workflows",
+    "workflowsSucceeded",
+    "workflowsFailed",
+    "promiseVersion",
+    "resourceBindingVersion",
+];
+/// The conditions that are the hub's.
+const HUB_CONDITIONS: [&str; 7] = [
+    kind::CONFIGURE_WORKFLOW_COMPLETED,
+    kind::DELETE_WORKFLOW_COMPLETED,
+    kind::WORKS_SUCCEEDED,
+    kind::RECONCILED,
+    kind::PROMISE_AVAILABLE,
+    kind::HEALTHY,
+    kind::AVAILABLE,
+];
+/// The message while pipelines run.
+pub const MESSAGE_PENDING: &str = "Pending";
+/// The message of a request whose pipelines say nothing.
+const MESSAGE_DONE: &str = "Resource requested";
+
+/// A moment as Kubernetes writes it: RFC 3339, to the second.
+pub fn seconds(moment: Timestamp) -> String {
+    moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The object that a request's workflow runs for.
+pub fn subject(
+    promise: &str,
+    api: &RequestApi,
+    (namespace, name, uid): (&str, &str, &str),
+    pipeline_namespace: Option<&str>,
+) -> Subject {
+    Subject {
+        promise: promise.to_owned(),
+        scope: Scope::Resource,
+        group: api.group.clone(),
+        version: api.version.clone(),
+        kind: api.kind.clone(),
+        plural: api.plural.clone(),
+        name: name.to_owned(),
+        namespace: Some(namespace.to_owned()),
+        uid: uid.to_owned(),
+        job_namespace: pipeline_namespace.unwrap_or(namespace).to_owned(),
+    }
+}
+
+/// The hash of all inputs of a request's pipelines.
+pub fn hash(promise_hash: &str, generation: i64, spec: &Value) -> String {
+    names::fingerprint(&[promise_hash, &generation.to_string(), &spec.to_string()])
+}
+
+/// The run that status speaks of, for the present hash.
+pub fn run(status: &Value, hash: &str) -> Run {
+    let number = status.pointer("/kratix/workflows/run").and_then(Value::as_i64).unwrap_or(0);
+    Run { hash: hash.to_owned(), number }
+}
+
+/// What status records of the pipelines.
+pub fn recorded(status: &Value) -> Vec<PipelineStatus> {
+    let entries = status.pointer("/kratix/workflows/pipelines").cloned().unwrap_or_default();
+    serde_json::from_value(entries).unwrap_or_default()
+}
+
+/// The status of an object whose workflow starts again although its inputs are the same.
+pub fn restarted(status: &Value, run: &Run) -> Value {
+    let mut next = object(status);
+    let pipelines: Vec<_> = recorded(status)
+        .into_iter()
+        .map(|entry| PipelineStatus {
+            name: entry.name,
+            phase: phase::PENDING.to_owned(),
+            last_transition_time: entry.last_transition_time,
+            ..PipelineStatus::default()
+        })
+        .collect();
+    next["kratix"]["workflows"]["run"] = json!(run.number + 1);
+    next["kratix"]["workflows"]["pipelines"] = json!(pipelines);
+    next
+}
+
+/// Why nothing runs for an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Idle<'a> {
+    /// Someone paused it, or its Promise.
+    Paused,
+    /// Its Promise cannot fulfil it, for this reason.
+    PromiseUnavailable(&'a str),
+}
+
+/// A change to the status of a request or Promise, made step by step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    status: Value,
+    conditions: Vec<Condition>,
+    generation: i64,
+    now: Timestamp,
+}
+
+impl Draft {
+    /// Begins with the present status of an object of this generation.
+    pub fn new(status: &Value, generation: i64, now: Timestamp) -> Self {
+        let conditions = status.get("conditions").cloned().unwrap_or_default();
+        let conditions = serde_json::from_value(conditions).unwrap_or_default();
+        Self { status: object(status), conditions, generation, now }
+    }
+
+    /// The finished status.
+    pub fn finish(mut self) -> Value {
+        if !self.conditions.is_empty() {
+            self.status["conditions"] = json!(self.conditions);
+        }
+        self.status
+    }
+
+    /// Sets one of the hub's own keys; null removes it.
+    pub fn set(&mut self, key: &str, value: Value) {
+        match (&value, self.status.as_object_mut()) {
+            (Value::Null, Some(status)) => {
+                status.remove(key);
+            }
+            _ => self.status[key] = value,
+        }
+    }
+
+    /// Sets a condition.
+    pub fn judge(&mut self, verdict: &Verdict) {
+        conditions::set(&mut self.conditions, verdict, Some(self.generation), self.now);
+    }
+
+    /// Sets a condition only where it is already there.
+    pub fn judge_again(&mut self, verdict: &Verdict) {
+        if conditions::find(&self.conditions, verdict.kind).is_some() {
+            self.judge(verdict);
+        }
+    }
+
+    /// The present text of a key.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.status[key].as_str()
+    }
+
+    /// Says where the configure workflow stands: phases, counters, message and condition, and of
+    /// `Reconciled` what follows while the workflow is not complete.
+    pub fn workflow(&mut self, progress: &Progress, names: &[&str]) {
+        let count = |phase: &str| progress.pipelines.iter().filter(|p| p.phase == phase).count();
+        self.set("workflows", json!(names.len()));
+        self.set("workflowsSucceeded", json!(count(phase::SUCCEEDED)));
+        self.set("workflowsFailed", json!(count(phase::FAILED)));
+        self.status["kratix"]["workflows"]["pipelines"] = json!(progress.pipelines);
+        let completed = completed(progress, names);
+        self.judge(&completed);
+        if completed.truth == Truth::True {
+            let since = conditions::find(&self.conditions, kind::CONFIGURE_WORKFLOW_COMPLETED)
+                .map_or(self.now, |condition| condition.last_transition_time.0);
+            let since = json!(seconds(since));
+            self.status["kratix"]["workflows"]["lastSuccessfulConfigureWorkflowTime"] =
+                since.clone();
+            self.set("lastSuccessfulConfigureWorkflowTime", since);
+            self.set("observedGeneration", json!(self.generation));
+            return;
+        }
+        let reconciled = |truth, reason: &str, message: &str| {
+            Verdict::new(kind::RECONCILED, truth, reason, message)
+        };
+        match &progress.step {
+            Step::Failed { .. } => {
+                self.judge(&reconciled(Truth::False, &completed.reason, &completed.message));
+            }
+            Step::Suspended { .. } => {
+                self.set("message", json!(completed.message));
+                self.judge(&reconciled(Truth::Unknown, "WorkflowSuspended", "Suspended"));
+            }
+            _ => {
+                self.set("message", json!(MESSAGE_PENDING));
+                self.judge(&reconciled(Truth::Unknown, "WorkflowPending", "Pending"));
+            }
+        }
+    }
+
+    /// Says what the Works of a completed workflow come to.
+    pub fn works(&mut self, rollup: &Rollup) {
+        self.judge(&rollup.works_succeeded);
+        self.judge(&rollup.reconciled);
+        match &rollup.healthy {
+            Some(healthy) => self.judge(healthy),
+            None => self.conditions.retain(|condition| condition.type_ != kind::HEALTHY),
+        }
+        self.set("placements", json!(rollup.placements));
+        self.set("healthStatus", rollup.health_status.clone());
+        let outputs = (!rollup.outputs.is_empty()).then_some(&rollup.outputs);
+        self.set("outputs", json!(outputs));
+    }
+
+    /// Replaces the message of running pipelines, unless a pipeline set one of its own.
+    pub fn settle_message(&mut self, done: Option<&str>) {
+        if matches!(self.text("message"), None | Some(MESSAGE_PENDING | "")) {
+            self.set("message", json!(done.unwrap_or(MESSAGE_DONE)));
+        }
+    }
+
+    /// Says why nothing runs.
+    pub fn idle(&mut self, idle: Idle<'_>) {
+        match idle {
+            Idle::Paused => self.judge(&Verdict::new(
+                kind::RECONCILED,
+                Truth::Unknown,
+                "PausedReconciliation",
+                "Paused",
+            )),
+            Idle::PromiseUnavailable(promise) => {
+                let waiting = Waiting::PromiseUnavailable { promise: promise.to_owned() };
+                let (reason, message) = (waiting.reason(), waiting.message());
+                self.judge(&Verdict::new(
+                    kind::PROMISE_AVAILABLE,
+                    Truth::False,
+                    "PromiseRequirementsNotInstalled",
+                    message.clone(),
+                ));
+                self.judge(&Verdict::new(kind::RECONCILED, Truth::Unknown, reason, message));
+            }
+        }
+    }
+
+    /// Says what a deletion waits for.
+    pub fn removing(&mut self, waiting: &Waiting, placements: Option<&PlacementsSummary>) {
+        let (reason, message) = (waiting.reason(), waiting.message());
+        self.judge(&Verdict::new(kind::RECONCILED, Truth::Unknown, reason, message.clone()));
+        self.set("message", json!(message));
+        if let Some(placements) = placements {
+            self.set("placements", json!(placements));
+        }
+    }
+}
+
+/// The condition `ConfigureWorkflowCompleted`, in Kratix's words; what is not Kratix's comes after.
+fn completed(progress: &Progress, names: &[&str]) -> Verdict {
+    let verdict = |truth, reason: &str, message: String| {
+        Verdict::new(kind::CONFIGURE_WORKFLOW_COMPLETED, truth, reason, message)
+    };
+    match &progress.step {
+        Step::Complete => {
+            verdict(Truth::True, "PipelinesExecutedSuccessfully", "Pipelines completed".to_owned())
+        }
+        Step::Failed { index, reason, message } if reason == IMAGE_NOT_RUNNABLE => {
+            let (pipeline, cause) = (names[*index].to_owned(), message.clone());
+            let waiting = Waiting::ImageNotRunnable { pipeline, cause };
+            verdict(Truth::False, waiting.reason(), waiting.message())
+        }
+        Step::Failed { index, message, .. } => {
+            let mut text = format!("A Configure Pipeline has failed: {}", names[*index]);
+            if !message.is_empty() {
+                text.push_str(": ");
+                text.push_str(message);
+            }
+            verdict(Truth::False, "ConfigureWorkflowFailed", text)
+        }
+        Step::Suspended { index, .. } => {
+            let said = progress.pipelines[*index].message.clone().unwrap_or_default();
+            let waiting = Waiting::PipelineSuspended { pipeline: names[*index].to_owned() };
+            let message = if said.is_empty() { waiting.message() } else { said };
+            verdict(Truth::False, "WorkflowSuspended", message)
+        }
+        Step::Start { .. } | Step::Running { .. } | Step::Await { .. } => verdict(
+            Truth::False,
+            "PipelinesInProgress",
+            "Pipelines are still in progress".to_owned(),
+        ),
+    }
+}
+
+/// Merges what a pipeline hands over into a status: whole top keys, conditions by type. Refuses,
+/// by name, what is the hub's.
+pub fn merge(status: &Value, handed: &Map<String, Value>) -> Result<Value, String> {
+    let mut next = object(status);
+    for (key, value) in handed {
+        if HUB_KEYS.contains(&key.as_str()) {
+            return Err(format!("the key {key:?} is the hub's: use another"));
+        }
+        if key != "conditions" {
+            next[key] = value.clone();
+            continue;
+        }
+        let Value::Array(handed) = value else {
+            return Err("conditions must be a list".to_owned());
+        };
+        let mut merged = next["conditions"].as_array().cloned().unwrap_or_default();
+        for condition in handed {
+            let kind = condition["type"].as_str().unwrap_or_default();
+            if kind.is_empty() || HUB_CONDITIONS.contains(&kind) {
+                return Err(format!("the condition {kind:?} is the hub's: use another type"));
+            }
+            match merged.iter_mut().find(|held| held["type"] == kind) {
+                Some(held) => *held = condition.clone(),
+                None => merged.push(condition.clone()),
+            }
+        }
+        next["conditions"] = Value::Array(merged);
+    }
+    Ok(next)
+}
+
+/// The patch that turns one status into another: a JSON merge patch of the top keys that differ;
+/// `None` when nothing does.
+pub fn patch(old: &Value, new: &Value) -> Option<Map<String, Value>> {
+    let empty = Map::new();
+    let (old, new) = (old.as_object().unwrap_or(&empty), new.as_object().unwrap_or(&empty));
+    let keys: BTreeMap<&String, ()> = old.keys().chain(new.keys()).map(|key| (key, ())).collect();
+    let mut patch = Map::new();
+    for key in keys.into_keys() {
+        let (before, after) = (old.get(key), new.get(key));
+        if before == after {
+            continue;
+        }
+        patch.insert(key.clone(), difference(before, after));
+    }
+    (!patch.is_empty()).then_some(patch)
+}
+
+/// The merge patch of one value: nulls for what is gone.
+fn difference(before: Option<&Value>, after: Option<&Value>) -> Value {
+    match (before, after) {
+        (Some(Value::Object(before)), Some(Value::Object(after))) => {
+            let mut patch = Map::new();
+            for key in before.keys().filter(|key| !after.contains_key(*key)) {
+                patch.insert(key.clone(), Value::Null);
+            }
+            for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(value))
+            {
+                patch.insert(key.clone(), difference(before.get(key), Some(value)));
+            }
+            Value::Object(patch)
+        }
+        (_, after) => after.cloned().unwrap_or_default(),
+    }
+}
+
+fn object(status: &Value) -> Value {
+    if status.is_object() { status.clone() } else { json!({}) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! The workflow engine: from the Jobs seen and the status recorded, what is to be done next?
+//!
+//! Pipelines run strictly one after another. A run is named by the hash of its inputs and a number;
+//! when either changes, everything starts again at the first pipeline, once a Job that still runs
+//! has ended. Progress is recorded in status by hash, so that Jobs may be deleted without a rerun.
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use muster_api::{labels, promise::PipelineStatus};
+
+use super::job::{ATTEMPT_LABEL, RUN_LABEL};
+
+/// The newest Jobs that are kept of each pipeline, for their logs; Kratix's default.
+pub const JOBS_KEPT: usize = 5;
+/// The reason by which the runner says that an image cannot be run on its host.
+pub const IMAGE_NOT_RUNNABLE: &str = "ImageNotRunnable";
+
+/// Phases of a pipeline, as recorded in status.
+pub mod phase {
+    /// Not begun.
+    pub const PENDING: &str = "Pending";
+    /// Its Job runs.
+    pub const RUNNING: &str = "Running";
+    /// Its Job ended well.
+    pub const SUCCEEDED: &str = "Succeeded";
+    /// Its Job failed, or its result was refused.
+    pub const FAILED: &str = "Failed";
+    /// It asked to wait.
+    pub const SUSPENDED: &str = "Suspended";
+}
+
+/// What tells one run of a workflow from the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Run {
+    /// The hash of all inputs.
+    pub hash: String,
+    /// Raised when everything runs again with the same inputs.
+    pub number: i64,
+}
+
+/// A Job as far as the engine cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobSeen {
+    /// Its name.
+    pub name: String,
+    /// Its pipeline.
+    pub pipeline: String,
+    /// The run that it is for.
+    pub run: Run,
+    /// Which try of its pipeline.
+    pub attempt: i64,
+    /// When it was created, to the second; and its name, to order those of one second.
+    pub created: (Option<Timestamp>, String),
+    /// How it is doing.
+    pub state: JobState,
+}
+
+/// How a Job is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobState {
+    /// Not ended.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Given up.
+    Failed {
+        /// The condition's reason.
+        reason: String,
+        /// The condition's message.
+        message: String,
+    },
+    /// Stopped by the hub, for good.
+    Stopped,
+}
+
+/// All that the engine looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// The names of the pipelines, in order.
+    pub pipelines: &'a [&'a str],
+    /// The run that is wanted.
+    pub run: &'a Run,
+    /// The Jobs of this object and action.
+    pub jobs: &'a [JobSeen],
+    /// What status says of the pipelines.
+    pub recorded: &'a [PipelineStatus],
+    /// Whether the object has the label `kratix.io/workflow-suspended`.
+    pub suspended: bool,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: every pipeline has succeeded.
+    Complete,
+    /// Create the Job of this pipeline.
+    Start {
+        /// Which pipeline.
+        index: usize,
+        /// Which try, from 1.
+        attempt: i64,
+    },
+    /// Wait for a Job of this run.
+    Running {
+        /// Which pipeline.
+        index: usize,
+    },
+    /// Wait for a Job of an earlier run.
+    Await {
+        /// The Job.
+        job: String,
+    },
+    /// Wait for a person, or a time.
+    Suspended {
+        /// Which pipeline.
+        index: usize,
+        /// When it is tried again by itself.
+        until: Option<Timestamp>,
+    },
+    /// Nothing until the inputs change or someone asks.
+    Failed {
+        /// Which pipeline.
+        index: usize,
+        /// `ImageNotRunnable`, or empty.
+        reason: String,
+        /// Why.
+        message: String,
+    },
+}
+
+/// What to do next, and what status is to say of each pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// What to do next.
+    pub step: Step,
+    /// One entry for each pipeline.
+    pub pipelines: Vec<PipelineStatus>,
+}
+
+/// Decides.
+pub fn next(seen: &Seen<'_>) -> Progress {
+    let mut pipelines = Vec::with_capacity(seen.pipelines.len());
+    let mut step = Step::Complete;
+    for (index, name) in seen.pipelines.iter().enumerate() {
+        let entry = entry(seen, name);
+        if step != Step::Complete {
+            pipelines.push(pending(entry, seen));
+            continue;
+        }
+        let (own, entry) = judge(seen, index, entry);
+        pipelines.push(entry);
+        if let Some(own) = own {
+            step = own;
+        }
+    }
+    Progress { step, pipelines }
+}
+
+/// The Jobs that are no longer kept: all but the newest [`JOBS_KEPT`] ended ones of each pipeline.
+pub fn surplus(jobs: &[JobSeen]) -> Vec<&str> {
+    let mut ended: Vec<_> = jobs.iter().filter(|job| job.state != JobState::Running).collect();
+    ended.sort_by(|a, b| (&b.pipeline, &b.created).cmp(&(&a.pipeline, &a.created)));
+    let mut surplus = Vec::new();
+    let mut kept = (String::new(), 0);
+    for job in ended {
+        if kept.0 != job.pipeline {
+            kept = (job.pipeline.clone(), 0);
+        }
+        kept.1 += 1;
+        if kept.1 > JOBS_KEPT {
+            surplus.push(job.name.as_str());
+        }
+    }
+    surplus
+}
+
+impl JobSeen {
+    /// What the engine needs of a Job.
+    pub fn of(job: &Job) -> Self {
+        let label = |key: &str| {
+            let labels = job.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get(key)).cloned().unwrap_or_default()
+        };
+        let name = job.metadata.name.clone().unwrap_or_default();
+        let created = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        Self {
+            pipeline: label(labels::PIPELINE_NAME),
+            run: Run { hash: label(labels::HASH), number: label(RUN_LABEL).parse().unwrap_or(0) },
+            attempt: label(ATTEMPT_LABEL).parse().unwrap_or(1),
+            created: (created, name.clone()),
+            state: state(job),
+            name,
+        }
+    }
+}
+
+fn state(job: &Job) -> JobState {
+    let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    for condition in conditions.filter(|condition| condition.status == "True") {
+        match condition.type_.as_str() {
+            "Complete" | "SuccessCriteriaMet" => return JobState::Succeeded,
+            "Failed" => {
+                return JobState::Failed {
+                    reason: condition.reason.clone().unwrap_or_default(),
+                    message: condition.message.clone().unwrap_or_default(),
+                };
+            }
+            _ => {}
+        }
+    }
+    let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false);
+    if suspended { JobState::Stopped } else { JobState::Running }
+}
+
+/// What status says of a pipeline in this run; a fresh entry where it speaks of another.
+fn entry(seen: &Seen<'_>, name: &str) -> PipelineStatus {
+    let recorded = seen.recorded.iter().find(|entry| entry.name == name);
+    match recorded {
+        Some(entry) if entry.hash.as_deref() == Some(&seen.run.hash) => entry.clone(),
+        _ => PipelineStatus {
+            name: name.to_owned(),
+            phase: phase::PENDING.to_owned(),
+            last_transition_time: recorded.and_then(|entry| entry.last_transition_time.clone()),
+            hash: None,
+            ..PipelineStatus::default()
+        },
+    }
+}
+
+fn judge(
+    seen: &Seen<'_>,
+    index: usize,
+    mut entry: PipelineStatus,
+) -> (Option<Step>, PipelineStatus) {
+    let name = seen.pipelines[index];
+    let of_run = seen.jobs.iter().filter(|job| job.pipeline == name && job.run == *seen.run);
+    let job = of_run.max_by_key(|job| job.attempt);
+    let set = |entry: &mut PipelineStatus, to: &str| {
+        entry.hash = Some(seen.run.hash.clone());
+        move_to(entry, to, seen.now);
+    };
+    let running = job.is_some_and(|job| job.state == JobState::Running);
+    if entry.phase == phase::FAILED && !job.is_some_and(|job| job.state == JobState::Succeeded) {
+        let message = entry.message.clone().unwrap_or_default();
+        let reason = job.map(|job| reason(&job.state)).unwrap_or_default();
+        return (Some(Step::Failed { index, reason, message }), entry);
+    }
+    if entry.phase == phase::SUSPENDED && !running {
+        let until = entry.next_retry_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+        let due = until.is_some_and(|until| until <= seen.now);
+        if seen.suspended && !due {
+            return (Some(Step::Suspended { index, until }), entry);
+        }
+        let attempt = job.map_or(1, |job| job.attempt) + 1;
+        entry.attempts = Some(attempt);
+        entry.next_retry_at = None;
+        entry.message = None;
+        set(&mut entry, phase::RUNNING);
+        return (Some(Step::Start { index, attempt }), entry);
+    }
+    match job.map(|job| &job.state) {
+        Some(JobState::Succeeded) => {
+            entry.message = None;
+            set(&mut entry, phase::SUCCEEDED);
+            (None, entry)
+        }
+        None if entry.phase == phase::SUCCEEDED => (None, entry),
+        Some(JobState::Running) => {
+            if entry.phase != phase::SUSPENDED {
+                set(&mut entry, phase::RUNNING);
+            }
+            (Some(Step::Running { index }), entry)
+        }
+        Some(state @ JobState::Failed { message, .. }) => {
+            let message = entry.message.clone().unwrap_or_else(|| message.clone());
+            entry.message = Some(message.clone());
+            set(&mut entry, phase::FAILED);
+            (Some(Step::Failed { index, reason: reason(state), message }), entry)
+        }
+        Some(JobState::Stopped) => {
+            let attempt = job.map_or(1, |job| job.attempt) + 1;
+            start(seen, index, attempt, entry)
+        }
+        None => start(seen, index, entry.attempts.unwrap_or(1), entry),
+    }
+}
+
+fn start(
+    seen: &Seen<'_>,
+    index: usize,
+    attempt: i64,
+    mut entry: PipelineStatus,
+) -> (Option<Step>, PipelineStatus) {
+    if let Some(job) = seen.jobs.iter().find(|job| job.state == JobState::Running) {
+        return (Some(Step::Await { job: job.name.clone() }), pending(entry, seen));
+    }
+    entry.hash = Some(seen.run.hash.clone());
+    entry.attempts = (attempt > 1).then_some(attempt);
+    entry.message = None;
+    move_to(&mut entry, phase::RUNNING, seen.now);
+    (Some(Step::Start { index, attempt }), entry)
+}
+
+/// A pipeline whose turn has not come keeps nothing of an earlier run.
+fn pending(mut entry: PipelineStatus, seen: &Seen<'_>) -> PipelineStatus {
+    if entry.phase == phase::SUCCEEDED {
+        return entry;
+    }
+    entry.message = None;
+    entry.hash = None;
+    entry.next_retry_at = None;
+    entry.attempts = None;
+    move_to(&mut entry, phase::PENDING, seen.now);
+    entry
+}
+
+fn move_to(entry: &mut PipelineStatus, to: &str, now: Timestamp) {
+    if entry.phase != to || entry.last_transition_time.is_none() {
+        entry.phase = to.to_owned();
+        entry.last_transition_time = Some(crate::request::seconds(now));
+    }
+}
+
+fn reason(state: &JobState) -> String {
+    match state {
+        JobState::Failed { reason, .. } if reason == IMAGE_NOT_RUNNABLE => reason.clone(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
