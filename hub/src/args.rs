@@ -27,6 +27,16 @@ pub(crate) struct ClientArgs {
 pub(crate) enum Command {
     /// Run the hub: the API, pipelines, placement, and the agents' door
     Hub(HubArgs),
+    /// Create or change the objects of files, as kubectl apply --server-side does
+    Apply(ApplyArgs),
+    /// Show objects
+    Get(GetArgs),
+    /// Delete objects, and wait until they are gone
+    Delete(DeleteArgs),
+    /// Show what pipelines printed
+    Logs(LogsArgs),
+    /// Say where an object stands, why, and what to do
+    Explain(ExplainArgs),
     /// Enrol agents, list them, remove them
     Agents(AgentsArgs),
     /// What the hub's own containers in a pipeline run
@@ -191,6 +201,8 @@ pub(crate) enum AgentsCommand {
     /// Tokens that let one host enrol
     #[command(subcommand)]
     Token(TokenCommand),
+    /// List the agents
+    List,
     /// Remove an agent and its destination, after what it holds has been removed
     Remove(RemoveArgs),
 }

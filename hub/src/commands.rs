@@ -1,4 +1,14 @@
-//! One file for each command.
+//! The client commands: thin over the API, so that a host without kubectl can be used at once.
 
 pub(crate) mod agents;
+pub(crate) mod apply;
+pub(crate) mod delete;
+pub(crate) mod explain;
+pub(crate) mod get;
+pub(crate) mod logs;
 pub(crate) mod pipeline;
+
+mod cluster;
+mod kinds;
+mod manifests;
+mod table;

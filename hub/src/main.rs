@@ -33,6 +33,11 @@ async fn run(args: Args) -> anyhow::Result<()> {
     match command {
         Command::Hub(args) => serve::run(args).await,
         Command::Pipeline(args) => commands::pipeline::run(args).await,
+        Command::Apply(args) => commands::apply::run(&args, &client).await,
+        Command::Get(args) => commands::get::run(&args, &client).await,
+        Command::Delete(args) => commands::delete::run(&args, &client).await,
+        Command::Logs(args) => commands::logs::run(&args, &client).await,
+        Command::Explain(args) => commands::explain::run(&args, &client).await,
         Command::Agents(args) => commands::agents::run(args, &client).await,
     }
 }

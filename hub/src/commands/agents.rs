@@ -23,6 +23,7 @@ use crate::{
         AgentsArgs, AgentsCommand, ApplierArg, ClientArgs, RemoveArgs, TokenArgs, TokenCommand,
     },
     client,
+    commands::get,
 };
 
 /// Bytes of randomness in a token: beyond guessing for as long as it lives.
@@ -33,8 +34,13 @@ const TTL_MAX: SignedDuration = SignedDuration::from_hours(24 * 7);
 const REMOVAL_POLL: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(args: AgentsArgs, client: &ClientArgs) -> anyhow::Result<()> {
+    if matches!(args.command, AgentsCommand::List) {
+        let empty = "No agents: muster agents token create NAME prints the command that adds one.";
+        return get::table(client, "agents.fleet.muster.dev", empty).await;
+    }
     let api = client::connect(client).await?;
     match args.command {
+        AgentsCommand::List => Ok(()),
         AgentsCommand::Token(TokenCommand::Create(args)) => create_token(api, args).await,
         AgentsCommand::Remove(args) => remove(api, args).await,
     }
