@@ -77,6 +77,9 @@ pub struct TerraformPolicy {
     /// The CLI configuration file that it reads (mirrors, plugin directories); absent: an empty one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cli_config: Option<PathBuf>,
+    /// Variables of the agent's environment that are passed on (providers' credentials).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub environment: BTreeSet<String>,
 }
 
 /// How scripts are run; nothing to set yet.
