@@ -18,7 +18,6 @@ use std::{
 use muster_core::{FileSet, content::FileError};
 
 use api::Api;
-use serde_json::Value;
 
 /// The API's answer when there is nothing else to say about a failed call.
 pub use api::CallError;
@@ -220,10 +219,7 @@ async fn read_object(pod: &PodView) -> Result<(), AdapterError> {
     };
     let root = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
     let object = pod.api()?.get(&format!("{root}/{version}/{namespace}{plural}/{name}")).await?;
-    let text = serde_saphyr::to_string(&sorted(object)).map_err(|error| AdapterError::Refused {
-        path: INPUT_FILE.to_owned(),
-        cause: format!("the object cannot be written as YAML: {error}"),
-    })?;
+    let text = muster_core::yaml::to_yaml(&object);
     let failed = |source| AdapterError::File { action: "write", path: INPUT_FILE.into(), source };
     let mut file = fs::File::options()
         .write(true)
@@ -234,19 +230,6 @@ async fn read_object(pod: &PodView) -> Result<(), AdapterError> {
         .open(pod.path(Path::new(INPUT_FILE)))
         .map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)
-}
-
-/// Keys in order, as Go writes them.
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let map: BTreeMap<String, Value> =
-                map.into_iter().map(|(key, value)| (key, sorted(value))).collect();
-            Value::Object(map.into_iter().collect())
-        }
-        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
-        other => other,
-    }
 }
 
 fn add_metadata(pod: &PodView, dir: &Path, files: &mut FileSet) -> Result<(), AdapterError> {

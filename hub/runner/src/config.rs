@@ -9,22 +9,22 @@ use tokio_util::sync::CancellationToken;
 pub type ServeApi = Arc<dyn Fn(std::net::TcpListener, CancellationToken) + Send + Sync>;
 
 /// Where a pod finds the API inside its own network namespace.
-pub const POD_API_PORT: u16 = 6443;
+pub(crate) const POD_API_PORT: u16 = 6443;
 
 /// A pod is mostly waiting (an image, the API, a child), so two for each core keep the cores busy;
 /// more only makes every one of them slower.
-pub const PODS_PER_CORE: usize = 2;
+pub(crate) const PODS_PER_CORE: usize = 2;
 
 /// How long a pod may run if its Job names no `activeDeadlineSeconds`: long enough for a slow
 /// Terraform plan, short enough that a hanging script does not hold a slot for a day.
-pub const POD_DEADLINE: Duration = Duration::from_secs(3600);
+pub(crate) const POD_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// The first wait before a failed pod or container is tried again; it doubles each time, up to
 /// [`RESTART_BACKOFF_MAX`] (the Job controller's and the kubelet's own figures).
-pub const RESTART_BACKOFF: Duration = Duration::from_secs(10);
+pub(crate) const RESTART_BACKOFF: Duration = Duration::from_secs(10);
 
 /// The longest wait before another try.
-pub const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(300);
+pub(crate) const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 /// How the hub's own containers, which run outside any pod network, reach the API.
 #[derive(Clone, Debug)]

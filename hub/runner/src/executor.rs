@@ -175,16 +175,18 @@ pub enum OpenPod {
 }
 
 impl OpenPod {
-    /// Runs a container to its end; `stop` ends it early, politely first.
+    /// Runs a container to its end; `stop` ends it early, politely first. `started` is called when
+    /// its program runs.
     pub async fn run(
         &self,
         container: &ContainerLaunch,
         log: LogWriter,
         stop: &CancellationToken,
+        started: impl FnOnce() + Send,
     ) -> Result<Exit, LaunchError> {
         match self {
-            Self::Engine(pod) => pod.run(container, log, stop).await,
-            Self::Process(pod) => pod.run(container, log, stop).await,
+            Self::Engine(pod) => pod.run(container, log, stop, started).await,
+            Self::Process(pod) => pod.run(container, log, stop, started).await,
         }
     }
 }

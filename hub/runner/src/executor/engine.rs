@@ -182,6 +182,7 @@ impl EnginePod {
         container: &ContainerLaunch,
         log: LogWriter,
         stop: &CancellationToken,
+        started: impl FnOnce() + Send,
     ) -> Result<Exit, LaunchError> {
         tokio::select! {
             pulled = self.have_image(container) => pulled?,
@@ -206,6 +207,7 @@ impl EnginePod {
         }
         // From here on it exists, and is removed however this ends.
         let _remove = Remove { tool: self.tool.clone(), name: name.clone() };
+        started();
         self.attend(&name, container, log, stop).await
     }
 

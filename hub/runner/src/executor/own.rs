@@ -18,6 +18,7 @@ pub(crate) async fn run_adapter(
     container: &ContainerLaunch,
     log: LogWriter,
     stop: &CancellationToken,
+    started: impl FnOnce() + Send,
 ) -> Result<Exit, LaunchError> {
     let failed = |error: &dyn std::error::Error| {
         LaunchError::failed(format!("cannot run the hub's own container {}", container.name), error)
@@ -46,6 +47,7 @@ pub(crate) async fn run_adapter(
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| failed(&error))?;
+    started();
     let _stdin = child.stdin.take();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let pumps = async {

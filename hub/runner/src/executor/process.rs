@@ -232,6 +232,7 @@ impl ProcessPod {
         container: &ContainerLaunch,
         log: LogWriter,
         stop: &CancellationToken,
+        started: impl FnOnce() + Send,
     ) -> Result<Exit, LaunchError> {
         refuse_what_cannot_be(container)?;
         let failed = |error: &dyn std::error::Error| {
@@ -255,6 +256,7 @@ impl ProcessPod {
                 other => failed(&other),
             },
         )?;
+        started();
         let pumps = async { tokio::join!(log.clone().pump(stdout), log.pump(stderr)) };
         let stopping = async {
             stop.cancelled().await;

@@ -66,7 +66,7 @@ impl Rig {
         let pod = PodLaunch { uid: uid.clone(), hostname: "the-pod".to_owned() };
         let open = self.executor.open_pod(&pod).await?;
         let log = self.logs.create(&uid, &container.name, 0).unwrap();
-        let exit = open.run(&container, log, stop).await?;
+        let exit = open.run(&container, log, stop, || ()).await?;
         Ok((exit, self.log(&uid, &container.name).await))
     }
 

@@ -1,0 +1,151 @@
+//! Which parts of a Job and its template the runner does. Everything else is refused by name.
+
+use k8s_openapi::api::{batch::v1::Job, core::v1::PodSpec};
+use serde_json::Value;
+
+const POD_FIELDS: [&str; 20] = [
+    "activeDeadlineSeconds",
+    "automountServiceAccountToken",
+    "containers",
+    "dnsPolicy",
+    "enableServiceLinks",
+    "hostname",
+    "imagePullSecrets",
+    "initContainers",
+    "preemptionPolicy",
+    "priority",
+    "priorityClassName",
+    "restartPolicy",
+    "schedulerName",
+    "securityContext",
+    "serviceAccount",
+    "serviceAccountName",
+    "terminationGracePeriodSeconds",
+    // One node, without taints: these say where a pod may go, never where it may not.
+    "tolerations",
+    "topologySpreadConstraints",
+    "volumes",
+];
+const POD_SECURITY_FIELDS: [&str; 7] = [
+    // Volumes are writable for every user of the pod, so groups change nothing.
+    "fsGroup",
+    "fsGroupChangePolicy",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "seccompProfile",
+    "supplementalGroups",
+];
+const CONTAINER_FIELDS: [&str; 14] = [
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "image",
+    "imagePullPolicy",
+    "name",
+    "ports",
+    "resources",
+    "securityContext",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "volumeMounts",
+    "workingDir",
+];
+const SECURITY_FIELDS: [&str; 8] = [
+    "allowPrivilegeEscalation",
+    "capabilities",
+    "privileged",
+    "readOnlyRootFilesystem",
+    "runAsGroup",
+    "runAsNonRoot",
+    "runAsUser",
+    "seccompProfile",
+];
+const MOUNT_FIELDS: [&str; 3] = ["mountPath", "name", "readOnly"];
+const VOLUME_FIELDS: [&str; 6] =
+    ["configMap", "downwardAPI", "emptyDir", "name", "projected", "secret"];
+const PROJECTIONS: [&str; 4] = ["configMap", "downwardAPI", "secret", "serviceAccountToken"];
+
+/// The first thing in `job` that the runner does not do, as a sentence that names the field.
+pub(crate) fn unsupported(job: &Job) -> Option<String> {
+    let spec = job.spec.as_ref()?;
+    let refuse = |field: &str, why: &str| Some(format!("spec.{field}: {why}"));
+    let one = |count: Option<i32>| count.is_none_or(|count| count == 1);
+    if !one(spec.parallelism) || !one(spec.completions) {
+        return refuse("completions", "the hub's runner runs one pod at a time for each Job");
+    }
+    if spec.completion_mode.as_deref().is_some_and(|mode| mode != "NonIndexed") {
+        return refuse("completionMode", "the hub's runner does only NonIndexed");
+    }
+    let not_done = "the hub's runner does not do this; remove it, or run the hub in a cluster";
+    if spec.pod_failure_policy.is_some() {
+        return refuse("podFailurePolicy", not_done);
+    }
+    if spec.success_policy.is_some() {
+        return refuse("successPolicy", not_done);
+    }
+    let pod = spec.template.spec.as_ref()?;
+    if pod.restart_policy.as_deref().is_some_and(|p| p != "OnFailure" && p != "Never") {
+        return refuse("template.spec.restartPolicy", "use OnFailure or Never");
+    }
+    unsupported_pod(pod).map(|field| format!("spec.template.spec.{field}: {not_done}"))
+}
+
+fn unsupported_pod(spec: &PodSpec) -> Option<String> {
+    let spec = serde_json::to_value(spec).ok()?;
+    unknown(&spec, &POD_FIELDS, "")
+        .or_else(|| unknown(&spec["securityContext"], &POD_SECURITY_FIELDS, "securityContext."))
+        .or_else(|| each(&spec, "initContainers", unsupported_container))
+        .or_else(|| each(&spec, "containers", unsupported_container))
+        .or_else(|| each(&spec, "volumes", unsupported_volume))
+}
+
+fn unsupported_container(container: &Value) -> Option<String> {
+    let security = &container["securityContext"];
+    if security["privileged"] == true {
+        return Some("securityContext.privileged".to_owned());
+    }
+    if security["capabilities"]["add"].as_array().is_some_and(|added| !added.is_empty()) {
+        return Some("securityContext.capabilities.add".to_owned());
+    }
+    unknown(container, &CONTAINER_FIELDS, "")
+        .or_else(|| unknown(security, &SECURITY_FIELDS, "securityContext."))
+        .or_else(|| each(container, "volumeMounts", |mount| unknown(mount, &MOUNT_FIELDS, "")))
+        .or_else(|| {
+            each(container, "env", |variable| {
+                let from = &variable["valueFrom"];
+                unknown(from, &["configMapKeyRef", "fieldRef", "secretKeyRef"], "valueFrom.")
+            })
+        })
+}
+
+fn unsupported_volume(volume: &Value) -> Option<String> {
+    unknown(volume, &VOLUME_FIELDS, "").or_else(|| {
+        each(&volume["projected"], "sources", |source| unknown(source, &PROJECTIONS, ""))
+            .map(|field| format!("projected.{field}"))
+    })
+}
+
+/// The first field of `object` that is not listed; empty values mean the same as absent ones.
+fn unknown(object: &Value, known: &[&str], prefix: &str) -> Option<String> {
+    let says_nothing = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(true) | Value::Number(_) | Value::String(_) => false,
+    };
+    object
+        .as_object()?
+        .iter()
+        .find(|(name, value)| !known.contains(&name.as_str()) && !says_nothing(value))
+        .map(|(name, _)| format!("{prefix}{name}"))
+}
+
+fn each(parent: &Value, list: &str, check: impl Fn(&Value) -> Option<String>) -> Option<String> {
+    parent[list]
+        .as_array()?
+        .iter()
+        .enumerate()
+        .find_map(|(index, item)| Some(format!("{list}[{index}].{}", check(item)?)))
+}
