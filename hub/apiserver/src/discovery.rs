@@ -21,13 +21,6 @@ pub(crate) struct KindInfo {
     pub(crate) subresources: Vec<Subresource>,
 }
 
-impl KindInfo {
-    /// `v1` or `group/v1`.
-    pub(crate) fn api_version(&self) -> String {
-        group_version(&self.group, &self.version)
-    }
-}
-
 /// One subresource of a kind, such as `status`, with the kind that it speaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Subresource {

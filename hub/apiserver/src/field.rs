@@ -10,7 +10,6 @@ use serde_json::Value;
 /// Machine-readable kind of a [`FieldError`]: the `reason` of a cause in a `Status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    NotFound,
     Required,
     Duplicate,
     Invalid,
@@ -25,7 +24,6 @@ impl Cause {
     /// The reason as the API spells it, such as `FieldValueRequired`.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Self::NotFound => "FieldValueNotFound",
             Self::Required => "FieldValueRequired",
             Self::Duplicate => "FieldValueDuplicate",
             Self::Invalid => "FieldValueInvalid",
@@ -39,7 +37,6 @@ impl Cause {
 
     fn words(self) -> &'static str {
         match self {
-            Self::NotFound => "Not found",
             Self::Required => "Required value",
             Self::Duplicate => "Duplicate value",
             Self::Invalid | Self::TypeInvalid => "Invalid value",
@@ -81,11 +78,6 @@ impl FieldError {
     /// The value occurs twice where it must be unique.
     pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
         Self::new(Cause::Duplicate, field, Some(value), "")
-    }
-
-    /// A reference to something that does not exist.
-    pub(crate) fn not_found(field: impl Into<String>, value: &Value) -> Self {
-        Self::new(Cause::NotFound, field, Some(value), "")
     }
 
     /// The value would be fine elsewhere but may not be set here.

@@ -10,6 +10,7 @@ mod workload;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::field::{self, FieldError};
 use jsonpath::Path;
 
 pub(crate) use builtin::builtin_columns;
@@ -26,8 +27,6 @@ pub(crate) struct Column {
     pub(crate) name: String,
     /// `string`, `integer`, `number`, `boolean` or `date`.
     pub(crate) kind: String,
-    /// Where the value is, in kubectl's JSONPath, such as `.spec.size`; empty if computed.
-    pub(crate) json_path: String,
     /// 0 is always shown, more only with `-o wide`.
     pub(crate) priority: i64,
     pub(crate) description: String,
@@ -75,9 +74,34 @@ pub(crate) fn columns_from_crd(columns: &Value) -> Vec<Column> {
     out
 }
 
-/// Whether a printer column's `jsonPath` is one that [`render`] can follow.
-pub(crate) fn is_path(text: &str) -> bool {
-    Path::parse(text).is_some()
+/// What is wrong with a CRD version's `additionalPrinterColumns` at `path`.
+pub(crate) fn check_columns(columns: &Value, path: &str) -> Vec<FieldError> {
+    const TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
+    let mut errors = Vec::new();
+    for (at, column) in columns.as_array().into_iter().flatten().enumerate() {
+        let path = |key: &str| field::child(&field::index(path, at), key);
+        let text = |key: &str| column.get(key).and_then(Value::as_str).unwrap_or_default();
+        if text("name").is_empty() {
+            errors.push(FieldError::required(path("name"), ""));
+        }
+        let must = format!("must be one of {}", TYPES.join(","));
+        match text("type") {
+            "" => errors.push(FieldError::required(path("type"), &must)),
+            kind if !TYPES.contains(&kind) => {
+                errors.push(FieldError::invalid(path("type"), &kind.into(), &must));
+            }
+            _ => {}
+        }
+        match text("jsonPath") {
+            "" => errors.push(FieldError::required(path("JSONPath"), "")),
+            json_path if Path::parse(json_path).is_none() => {
+                let detail = "must be a simple json path starting with .";
+                errors.push(FieldError::invalid(path("JSONPath"), &json_path.into(), detail));
+            }
+            _ => {}
+        }
+    }
+    errors
 }
 
 /// Cells of each object; ages are relative to `now`.
@@ -127,7 +151,6 @@ fn path_column(name: &str, kind: &str, path: &str) -> Column {
     Column {
         name: name.to_owned(),
         kind: kind.to_owned(),
-        json_path: path.to_owned(),
         priority: 0,
         description: String::new(),
         format: String::new(),

@@ -172,6 +172,8 @@ fn check_versions(spec: &Value) -> Vec<FieldError> {
         } else if let Err(found) = Schema::from_crd(schema, &path) {
             errors.extend(found);
         }
+        let path = format!("spec.versions[{index}].additionalPrinterColumns");
+        errors.extend(table::check_columns(&version["additionalPrinterColumns"], &path));
     }
     errors
 }

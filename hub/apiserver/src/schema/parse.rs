@@ -14,6 +14,9 @@ use crate::field::{self, FieldError};
 /// Deepest nesting of a schema that is compiled; far beyond any real API, well within the stack.
 pub(super) const MAX_DEPTH: usize = 64;
 
+/// Finds the index of a built-in definition by its name.
+type Resolve<'a> = dyn Fn(&str) -> Option<usize> + 'a;
+
 /// The root of a custom resource: the CRD's schema with `apiVersion`, `kind` and `metadata`.
 pub(super) fn custom_root(schema: &Value, path: &str) -> Result<Node, Vec<FieldError>> {
     let mut compiler = Compiler { errors: Vec::new(), builtin: None };
@@ -26,7 +29,7 @@ pub(super) fn custom_root(schema: &Value, path: &str) -> Result<Node, Vec<FieldE
 }
 
 /// A built-in definition; `resolve` finds the index of a definition by its name.
-pub(super) fn definition(schema: &Value, resolve: &dyn Fn(&str) -> Option<usize>) -> Node {
+pub(super) fn definition(schema: &Value, resolve: &Resolve) -> Node {
     // Kubernetes' own schemas have no patterns, the only thing that can fail to compile.
     Compiler { errors: Vec::new(), builtin: Some(resolve) }.node(schema, "", 0)
 }
@@ -34,7 +37,7 @@ pub(super) fn definition(schema: &Value, resolve: &dyn Fn(&str) -> Option<usize>
 struct Compiler<'a> {
     errors: Vec<FieldError>,
     /// Set for built-in schemas.
-    builtin: Option<&'a dyn Fn(&str) -> Option<usize>>,
+    builtin: Option<&'a Resolve<'a>>,
 }
 
 impl Compiler<'_> {

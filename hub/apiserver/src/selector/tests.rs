@@ -11,7 +11,8 @@ fn object(labels: &[(&str, &str)]) -> Value {
 
 #[test]
 fn label_selectors_match_like_kubernetes() {
-    let cases: &[(&str, &[(&str, &str)], bool)] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+    let cases: &[Case<'_>] = &[
         ("", &[], true),
         ("a=b", &[("a", "b")], true),
         ("a==b", &[("a", "c")], false),

@@ -170,3 +170,23 @@ fn built_in_kinds_have_their_columns() {
         assert_eq!(json!(narrow(group, kind, &object)), expected, "{kind}");
     }
 }
+
+#[test]
+fn columns_that_cannot_be_printed_are_refused() {
+    let columns = json!([
+        {"name": "A", "type": "string", "jsonPath": ".a"},
+        {"type": "text", "jsonPath": "a["},
+        {"name": "B"}]);
+    let errors: Vec<String> =
+        check_columns(&columns, "columns").iter().map(ToString::to_string).collect();
+    assert_eq!(
+        errors,
+        [
+            "columns[1].name: Required value",
+            "columns[1].type: Invalid value: \"text\": must be one of boolean,date,integer,number,string",
+            "columns[1].JSONPath: Invalid value: \"a[\": must be a simple json path starting with .",
+            "columns[2].type: Required value: must be one of boolean,date,integer,number,string",
+            "columns[2].JSONPath: Required value",
+        ]
+    );
+}
