@@ -56,8 +56,6 @@ pub(crate) struct Resource {
 #[derive(Clone)]
 pub(crate) struct Definition {
     pub name: String,
-    /// It is being deleted: its objects are, and no new ones are made.
-    pub terminating: bool,
     /// Objects written before this revision may lack defaults that the schema has since got.
     pub since: u64,
     /// The schema as it was given, for publishing.
@@ -197,17 +195,8 @@ impl Registry {
         self.resources.values()
     }
 
-    /// One resource (any version) for each table of stored objects.
-    pub(crate) fn by_store(&self) -> BTreeMap<&str, &Arc<Resource>> {
-        let stored = self.all().filter(|resource| resource.is_stored());
-        // Core events come before events.k8s.io: the stored form wins.
-        let mut by_store = BTreeMap::new();
-        for resource in stored {
-            by_store.entry(&*resource.store).or_insert(resource);
-        }
-        by_store
-    }
-
+    /// The resource (of any version) of a table of stored objects. Of the two that show events it
+    /// is the core group's, which is the form they are stored in.
     pub(crate) fn of_store(&self, store: &str) -> Option<&Arc<Resource>> {
         self.all().find(|resource| &*resource.store == store && resource.is_stored())
     }

@@ -21,7 +21,6 @@ pub(crate) struct Compiled {
     pub(super) resources: Vec<Arc<Resource>>,
     generation: Option<i64>,
     uid: String,
-    terminating: bool,
 }
 
 /// Compiles a stored definition; takes `earlier` where nothing that matters has changed. `None`:
@@ -29,11 +28,9 @@ pub(crate) struct Compiled {
 pub(super) fn compile(object: &Object, earlier: Option<&Arc<Compiled>>) -> Option<Arc<Compiled>> {
     let value = object.value();
     let generation = value["metadata"]["generation"].as_i64();
-    let terminating = object.meta.deleting();
     if let Some(earlier) = earlier
         && earlier.generation == generation
         && earlier.uid == object.meta.uid
-        && earlier.terminating == terminating
     {
         return Some(earlier.clone());
     }
@@ -49,7 +46,7 @@ pub(super) fn compile(object: &Object, earlier: Option<&Arc<Compiled>>) -> Optio
         .map(Arc::new)
         .collect();
     let uid = object.meta.uid.clone();
-    Some(Arc::new(Compiled { resources, generation, uid, terminating }))
+    Some(Arc::new(Compiled { resources, generation, uid }))
 }
 
 fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Option<Resource> {
@@ -91,7 +88,6 @@ fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Opt
         deprecated,
         defined_by: Some(Definition {
             name: object.key.name.clone(),
-            terminating: object.meta.deleting(),
             since: object.revision,
             published: Arc::new(schema.clone()),
         }),

@@ -94,6 +94,12 @@ pub(crate) struct Table {
     notify: Arc<Notify>,
 }
 
+/// Namespace and name.
+type Path = (String, String);
+
+/// What objects were at an earlier revision; `None`: not there.
+pub(crate) type Then = BTreeMap<Path, Option<Arc<Object>>>;
+
 /// The revision asked for is older than what is kept.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
@@ -140,11 +146,6 @@ impl State {
             .map(|(_, object)| object)
     }
 
-    /// How many objects of a kind there are.
-    pub(crate) fn count(&self, kind: &str) -> usize {
-        self.tables.get(kind).map_or(0, |table| table.objects.len())
-    }
-
     /// The newest revision in which an object of this kind changed.
     pub(crate) fn changed_at(&self, kind: &str) -> u64 {
         self.tables.get(kind).map_or(0, |table| table.changed_at)
@@ -172,11 +173,7 @@ impl State {
 
     /// What each object that changed after `revision` was at that revision: newest state minus
     /// what happened since. `None` for objects that did not exist then.
-    pub(crate) fn before(
-        &self,
-        kind: &str,
-        revision: u64,
-    ) -> Result<BTreeMap<(String, String), Option<Arc<Object>>>, Expired> {
+    pub(crate) fn before(&self, kind: &str, revision: u64) -> Result<Then, Expired> {
         let mut then = BTreeMap::new();
         let Some(table) = self.tables.get(kind) else { return Ok(then) };
         if revision < table.floor {

@@ -85,8 +85,8 @@ pub(super) fn bump_generation(object: &mut Value) {
 fn asks_otherwise(resource: &Resource, old: &Value, new: &Value) -> bool {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return false };
     let counts = |name: &str| {
-        !["metadata", "apiVersion", "kind"].contains(&name)
-            && !(name == "status" && resource.has_status)
+        let apart = name == "status" && resource.has_status;
+        !apart && !["metadata", "apiVersion", "kind"].contains(&name)
     };
     let fields = |object: &Map<String, Value>| {
         object.keys().filter(|name| counts(name)).cloned().collect::<Vec<_>>()

@@ -45,11 +45,11 @@ struct Continue {
 /// Path of an object within its kind, as tables are ordered.
 type Path = (String, String);
 
+/// Objects, and the metadata of their list.
+type Selected = (Vec<Arc<Object>>, Map<String, Value>);
+
 /// The objects that a list shows, with the list's metadata.
-pub(super) fn select(
-    call: &Call<'_>,
-    options: &ListOptions,
-) -> Result<(Vec<Arc<Object>>, Map<String, Value>), Status> {
+pub(super) fn select(call: &Call<'_>, options: &ListOptions) -> Result<Selected, Status> {
     check_fields(&call.resource, options)?;
     let filter = Filter { resource: &call.resource, options };
     let page = options.continue_token.as_deref().map(parse_continue).transpose()?;

@@ -15,23 +15,23 @@ use kube::{
 use muster_apiserver::{ApiServer, Config, UserInfo};
 use serde_json::json;
 
-pub struct Home {
-    pub api: ApiServer,
-    pub dir: tempfile::TempDir,
+pub(crate) struct Home {
+    pub(crate) api: ApiServer,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Home {
-    pub async fn new() -> Home {
+    pub(crate) async fn new() -> Home {
         let dir = tempfile::tempdir().unwrap();
         let api = ApiServer::open(Config::new(dir.path())).await.unwrap();
         Home { api, dir }
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(self.api.service(UserInfo::admin()), "default")
     }
 
-    pub async fn reopen(self) -> Home {
+    pub(crate) async fn reopen(self) -> Home {
         let Home { api, dir } = self;
         drop(api);
         // The database's lock goes with the last handle, which a task may hold for a moment.
@@ -45,14 +45,14 @@ impl Home {
     }
 }
 
-pub fn config_map(name: &str, value: &str) -> ConfigMap {
+pub(crate) fn config_map(name: &str, value: &str) -> ConfigMap {
     serde_json::from_value(json!({
         "metadata": {"name": name, "labels": {"of": "test"}}, "data": {"key": value},
     }))
     .unwrap()
 }
 
-pub fn widget_definition() -> CustomResourceDefinition {
+pub(crate) fn widget_definition() -> CustomResourceDefinition {
     serde_json::from_value(json!({
         "metadata": {"name": "widgets.lab.example.com"},
         "spec": {
@@ -73,21 +73,21 @@ pub fn widget_definition() -> CustomResourceDefinition {
     .unwrap()
 }
 
-pub async fn widgets(client: &Client) -> Api<DynamicObject> {
+pub(crate) async fn widgets(client: &Client) -> Api<DynamicObject> {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     definitions.create(&PostParams::default(), &widget_definition()).await.unwrap();
     Api::default_namespaced_with(client.clone(), &widget_kind())
 }
 
-pub fn widget_kind() -> ApiResource {
+pub(crate) fn widget_kind() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("lab.example.com", "v1", "Widget"))
 }
 
-pub fn widget(name: &str, size: i64) -> DynamicObject {
+pub(crate) fn widget(name: &str, size: i64) -> DynamicObject {
     DynamicObject::new(name, &widget_kind()).data(json!({"spec": {"size": size}}))
 }
 
-pub fn reason(error: kube::Error) -> String {
+pub(crate) fn reason(error: kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.reason,
         other => panic!("not an API error: {other}"),
@@ -95,7 +95,7 @@ pub fn reason(error: kube::Error) -> String {
 }
 
 /// Waits until a condition holds; the test's own time limit is the harness's.
-pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     for _ in 0..600 {
         if condition().await {
             return;
