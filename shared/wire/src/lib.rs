@@ -5,6 +5,7 @@
 //! sees an unchecked message.
 
 pub mod convert;
+pub mod identity;
 pub mod limits;
 pub mod version;
 
@@ -15,4 +16,5 @@ pub mod version;
 pub mod v1;
 
 pub use convert::Refusal;
+pub use identity::CaPin;
 pub use version::PROTOCOL;
