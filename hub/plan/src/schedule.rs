@@ -21,7 +21,7 @@ use muster_core::{Selector, Waiting, name::NAME_LEN_MAX};
 
 use crate::{
     assign::REQUEST_KIND,
-    site::{Link, Site},
+    site::{Link, Site, Sites},
 };
 
 #[cfg(test)]
@@ -104,26 +104,30 @@ pub enum WhyNot {
     Removing,
 }
 
-/// Decides for one Work. `placements` are all of its own; `sites` all destinations with their loads.
-pub fn schedule(work: &Work, sites: &[Site], placements: &[WorkPlacement]) -> Schedule {
+/// Decides for one Work. `placements` are all of its own; `load` says how many placements of any Work
+/// a destination holds.
+pub fn schedule(
+    work: &Work,
+    sites: &Sites,
+    load: &dyn Fn(&str) -> usize,
+    placements: &[&WorkPlacement],
+) -> Schedule {
     let mut plan = Schedule::default();
     if work.metadata.deletion_timestamp.is_some() {
-        plan.delete = placements.iter().filter(|p| !leaving(p)).map(name_of).collect();
+        plan.delete = placements.iter().filter(|p| !leaving(p)).map(|p| name_of(p)).collect();
         return plan;
     }
-    let mut loads: BTreeMap<&str, usize> =
-        sites.iter().map(|site| (site.name.as_str(), site.load)).collect();
+    let mut placed = Vec::new();
     for group in &work.spec.workload_groups {
-        let own: Vec<_> = placements.iter().filter(|p| p.spec.id == group.id).collect();
+        let own = placements.iter().copied().filter(|p| p.spec.id == group.id).collect();
         let mut placing = Placing { work, group, sites, own, plan: &mut plan };
-        let placed = placing.place(&loads);
-        for name in &placed {
-            *loads.entry(name).or_default() += 1;
-        }
+        let more = |name: &str| placed.iter().filter(|placed| **placed == name).count();
+        let fresh = placing.place(&|name| load(name) + more(name));
+        placed.extend(fresh);
     }
     let groups: BTreeSet<_> = work.spec.workload_groups.iter().map(|g| g.id.as_str()).collect();
     let orphans = placements.iter().filter(|p| !groups.contains(p.spec.id.as_str()));
-    plan.delete.extend(orphans.filter(|p| !leaving(p)).map(name_of));
+    plan.delete.extend(orphans.filter(|p| !leaving(p)).map(|p| name_of(p)));
     plan
 }
 
@@ -172,6 +176,13 @@ pub fn is_request(work: &Work) -> bool {
     work.spec.resource_name.is_some()
 }
 
+/// Whether a placement is one of this Work's.
+pub fn owns(work: &Work, placement: &WorkPlacement) -> bool {
+    let owners = placement.metadata.owner_references.as_deref().unwrap_or_default();
+    work.metadata.namespace == placement.metadata.namespace
+        && owners.iter().any(|owner| Some(&owner.uid) == work.metadata.uid.as_ref())
+}
+
 impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -192,14 +203,14 @@ impl fmt::Display for WhyNot {
 struct Placing<'a, 'p> {
     work: &'a Work,
     group: &'a WorkloadGroup,
-    sites: &'a [Site],
+    sites: &'a Sites,
     own: Vec<&'a WorkPlacement>,
     plan: &'p mut Schedule,
 }
 
 impl<'a> Placing<'a, '_> {
     /// Plans the group; returns the destinations of what is created.
-    fn place(&mut self, loads: &BTreeMap<&'a str, usize>) -> Vec<&'a str> {
+    fn place(&mut self, load: &dyn Fn(&str) -> usize) -> Vec<&'a str> {
         let selector = effective_selector(self.group);
         let mut outcome = GroupSchedule {
             id: self.group.id.clone(),
@@ -211,7 +222,7 @@ impl<'a> Placing<'a, '_> {
             selector,
         };
         let mut fit = Vec::new();
-        for site in self.sites {
+        for site in self.sites.values() {
             match why_not(site, &outcome.selector) {
                 None => fit.push(site),
                 Some(why) => drop(outcome.passed_over.insert(site.name.clone(), why)),
@@ -219,7 +230,7 @@ impl<'a> Placing<'a, '_> {
         }
         self.keep(&fit, &mut outcome);
         let fresh = if is_request(self.work) {
-            self.one(fit, loads, &mut outcome)
+            self.one(fit, load, &mut outcome)
         } else {
             self.all(fit, &mut outcome)
         };
@@ -240,7 +251,7 @@ impl<'a> Placing<'a, '_> {
         self.own.sort_by_key(|placement| &placement.metadata.name);
         for placement in self.own.iter().filter(|p| !leaving(p)) {
             let target = &placement.spec.target_destination_name;
-            let known = self.sites.iter().any(|site| site.name == *target);
+            let known = self.sites.contains_key(target);
             let second = is_request(self.work) && !outcome.chosen.is_empty();
             if !known || second {
                 self.plan.delete.push(name_of(placement));
@@ -284,7 +295,7 @@ impl<'a> Placing<'a, '_> {
     fn one(
         &self,
         fit: Vec<&'a Site>,
-        loads: &BTreeMap<&'a str, usize>,
+        load: &dyn Fn(&str) -> usize,
         outcome: &mut GroupSchedule,
     ) -> Vec<&'a Site> {
         if let Some(holder) = outcome.chosen.first().cloned() {
@@ -301,7 +312,7 @@ impl<'a> Placing<'a, '_> {
             outcome.waiting = Some(Waiting::Removing { destination });
             return Vec::new();
         }
-        let load = |site: &Site| loads.get(site.name.as_str()).copied().unwrap_or_default();
+        let load = |site: &Site| load(&site.name);
         let key = |site: &Site| (site.link != Link::Connected, load(site), site.name.clone());
         let Some(best) = fit.iter().copied().min_by_key(|site| key(site)) else {
             return Vec::new();
@@ -316,6 +327,16 @@ impl<'a> Placing<'a, '_> {
         }
         vec![best]
     }
+}
+
+/// Whether a change of a destination may change where a Work goes.
+pub fn concerns(work: &Work, old: Option<&Site>, new: Option<&Site>) -> bool {
+    let fits = |site: Option<&Site>, selector: &Selector| {
+        site.is_some_and(|site| why_not(site, selector).is_none())
+    };
+    let selectors = || work.spec.workload_groups.iter().map(effective_selector);
+    // A placement on a destination that is gone has nobody to report.
+    new.is_none() || selectors().any(|selector| fits(old, &selector) != fits(new, &selector))
 }
 
 /// Why a destination cannot hold what has this selector.

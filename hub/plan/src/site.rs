@@ -23,8 +23,6 @@ pub struct Site {
     pub state_store: bool,
     /// Whether its agent is connected.
     pub link: Link,
-    /// How many placements it holds.
-    pub load: usize,
 }
 
 /// Whether a destination's agent is connected.
@@ -43,8 +41,8 @@ pub enum Link {
 pub type Sites = BTreeMap<String, Site>;
 
 impl Site {
-    /// What a Destination's object says; `load` is counted by the caller.
-    pub fn of(destination: &Destination, load: usize) -> Self {
+    /// What a Destination's object says.
+    pub fn of(destination: &Destination) -> Self {
         Self {
             name: destination.metadata.name.clone().unwrap_or_default(),
             labels: destination.metadata.labels.clone().unwrap_or_default(),
@@ -52,7 +50,6 @@ impl Site {
             leaving: destination.metadata.deletion_timestamp.is_some(),
             state_store: destination.spec.state_store_ref.is_some(),
             link: Link::of(destination),
-            load,
         }
     }
 }
@@ -74,7 +71,7 @@ impl Link {
 /// The reason of a Destination's `Ready` condition before its agent has connected once.
 pub const NEVER_CONNECTED: &str = "NotConnectedYet";
 
-/// Destinations by name, without their loads.
+/// Destinations by name.
 pub fn sites<'a>(destinations: impl IntoIterator<Item = &'a Destination>) -> Sites {
-    destinations.into_iter().map(|d| Site::of(d, 0)).map(|s| (s.name.clone(), s)).collect()
+    destinations.into_iter().map(Site::of).map(|s| (s.name.clone(), s)).collect()
 }

@@ -73,4 +73,6 @@ pub mod finalizer {
     pub const PLACEMENT_CLEANUP: &str = "finalizers.workplacement.kratix.io/repo-cleanup";
     /// What a destination holds, before the Destination goes.
     pub const DESTINATION_CLEANUP: &str = "kratix.io/destination-cleanup";
+    /// What an agent's destination holds, before the Agent goes.
+    pub const AGENT_CLEANUP: &str = "fleet.muster.dev/agent-cleanup";
 }

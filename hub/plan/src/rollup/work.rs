@@ -22,13 +22,13 @@ use crate::{
 /// The status of a Work whose placements are `placements` (all of its own).
 pub fn work(
     work: &Work,
-    placements: &[WorkPlacement],
+    placements: &[&WorkPlacement],
     sites: &Sites,
     now: Timestamp,
 ) -> WorkStatus {
     let standings: Vec<_> = placements.iter().map(|p| Standing::of(p, sites)).collect();
     let live: Vec<_> = standings.iter().filter(|s| !s.leaving()).collect();
-    let unplaced = unplaced(work, placements);
+    let unplaced = unplaced(work, placements.iter().copied());
     let nowhere = unplaced.first().map(|group| why_unplaced(group, &standings, sites));
     let done = |s: &&&Standing<'_>| s.applied && pinned(work, s.placement);
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

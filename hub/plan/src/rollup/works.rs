@@ -16,7 +16,7 @@ use super::{
     standing::{OFFLINE_AFTER, Standing, State, WORST_MAX, summary},
     work::{health_words, pinned, unplaced, waiting, why_not_applied, why_unplaced},
 };
-use crate::site::Sites;
+use crate::{schedule::owns, site::Sites};
 
 /// Most bytes of merged outputs in a request's status, as JSON.
 const OUTPUTS_LEN_MAX: usize = 64 << 10;
@@ -106,7 +106,7 @@ fn reconciled(view: View<'_>, standings: &[Standing<'_>]) -> Verdict {
             let waiting = why_unplaced(group, &own, view.sites);
             return verdict(Truth::Unknown, waiting.reason(), waiting.message());
         }
-        let own = standings.iter().filter(|s| belongs(work, s.placement) && !s.leaving());
+        let own = standings.iter().filter(|s| owns(work, s.placement) && !s.leaving());
         undone.extend(own.filter(|s| !(s.applied && pinned(work, s.placement))));
     }
     let live = standings.iter().filter(|s| !s.leaving());
@@ -163,13 +163,7 @@ fn works_succeeded(owner: Owner, reconciled: &Verdict, scheduled: bool) -> Verdi
 }
 
 fn own<'a>(work: &'a Work, view: View<'a>) -> impl Iterator<Item = &'a WorkPlacement> {
-    view.placements.iter().filter(|placement| belongs(work, placement))
-}
-
-fn belongs(work: &Work, placement: &WorkPlacement) -> bool {
-    let owners = placement.metadata.owner_references.as_deref().unwrap_or_default();
-    work.metadata.namespace == placement.metadata.namespace
-        && owners.iter().any(|owner| Some(&owner.uid) == work.metadata.uid.as_ref())
+    view.placements.iter().filter(|placement| owns(work, placement))
 }
 
 fn and_more(message: String, all: usize) -> String {

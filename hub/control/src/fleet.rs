@@ -1,0 +1,257 @@
+//! From Works to agents and back, put together: the watches, the index, the controllers that live on
+//! it, and the ports that the gateway calls.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, future::BoxFuture, stream};
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource,
+    runtime::{WatchStreamExt, watcher},
+};
+use muster_api::{Agent, Destination, Work, WorkPlacement};
+use muster_core::ports::{AssignmentSource, Enrolments, Presence, ReportSink};
+use serde::de::DeserializeOwned;
+use tokio::{sync::Notify, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ClientFor,
+    agents::{self, AgentKeeper, Enrolling, Sessions},
+    assign::Assignments,
+    content::{ContentStore, SWEEP_GRACE},
+    queue::{Queue, Triggers, chain, queue},
+    schedule::{self, Scheduler},
+    shelf::ObjectKey,
+    status::{self, Reports, StatusWriter},
+    world::{Affected, Seen, World},
+};
+
+/// How many events that are ready at once are taken together, so that an assignment that many of
+/// them change is published once.
+const EVENTS_AT_ONCE: usize = 512;
+/// How long the epoch is not asked for again after the API failed.
+const EPOCH_RETRY: Duration = Duration::from_secs(1);
+
+/// The way from Works to agents and back.
+pub struct Fleet {
+    watches: Client,
+    world: Arc<World>,
+    content: ContentStore,
+    assignments: Assignments,
+    sessions: Arc<Sessions>,
+    enrolling: Enrolling,
+    scheduler: Scheduler,
+    status: StatusWriter,
+    keeper: AgentKeeper,
+    queues: Queues,
+}
+
+struct Queues {
+    schedule: (Triggers<ObjectKey>, Queue<ObjectKey>),
+    placements: (Triggers<ObjectKey>, Queue<ObjectKey>),
+    works: (Triggers<ObjectKey>, Queue<ObjectKey>),
+    agents: (Triggers<String>, Queue<String>),
+}
+
+impl Fleet {
+    /// Builds everything; nothing is read or written before [`Fleet::run`].
+    pub fn build(client_for: &ClientFor) -> Self {
+        let queues =
+            Queues { schedule: queue(), placements: queue(), works: queue(), agents: queue() };
+        let world = Arc::new(World::new());
+        let content = ContentStore::new(client_for("content"));
+        let assignments = Assignments::new(client_for("assign"), content.clone());
+        let sessions = Arc::new(Sessions::new());
+        Self {
+            watches: client_for("schedule"),
+            scheduler: Scheduler { client: client_for("schedule"), world: world.clone() },
+            status: StatusWriter {
+                client: client_for("status"),
+                world: world.clone(),
+                reports: Reports::new(queues.placements.0.clone()),
+                assignments: assignments.clone(),
+                written: Arc::new(Mutex::new(HashMap::new())),
+            },
+            keeper: AgentKeeper { client: client_for("agents"), sessions: sessions.clone() },
+            enrolling: Enrolling { client: client_for("agents") },
+            world,
+            content,
+            assignments,
+            sessions,
+            queues,
+        }
+    }
+
+    /// Where the bytes of files are.
+    pub fn content(&self) -> ContentStore {
+        self.content.clone()
+    }
+
+    /// What agents must hold.
+    pub fn assignments(&self) -> Arc<dyn AssignmentSource> {
+        Arc::new(self.assignments.clone())
+    }
+
+    /// Where agents report.
+    pub fn reports(&self) -> Arc<dyn ReportSink> {
+        Arc::new(self.status.reports.clone())
+    }
+
+    /// Who is an agent.
+    pub fn enrolments(&self) -> Arc<dyn Enrolments> {
+        Arc::new(self.enrolling.clone())
+    }
+
+    /// Where sessions are told of.
+    pub fn presence(&self) -> Arc<dyn Presence> {
+        self.sessions.clone()
+    }
+
+    /// Runs until `shutdown`; what is being written then is finished first.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { watches, world, content, assignments, sessions, enrolling: _, .. } = self;
+        let Self { scheduler, status, keeper, queues, .. } = self;
+        let released = Arc::new(Notify::new());
+        let heads = Heads {
+            schedule: queues.schedule.0,
+            placements: queues.placements.0,
+            works: queues.works.0,
+            agents: queues.agents.0.clone(),
+            assignments: assignments.clone(),
+            released: released.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        let until = |task: BoxFuture<'static, ()>| {
+            let shutdown = shutdown.clone();
+            async move {
+                let _ended_early = shutdown.run_until_cancelled(task).await;
+            }
+        };
+        tasks.spawn(until(Box::pin(observe(watches, world.clone(), heads))));
+        tasks.spawn(until(Box::pin(open(world, assignments))));
+        tasks.spawn(until(Box::pin(async move { sessions.tell(queues.agents.0).await })));
+        tasks.spawn(until(Box::pin(sweep(content, released))));
+        let end = || shutdown.clone();
+        let (schedule, placements, works) =
+            (queues.schedule.1, queues.placements.1, queues.works.1);
+        let place = move |key| scheduler.clone().reconcile(key);
+        tasks.spawn(schedule.run(schedule::AT_ONCE, place, end()));
+        let writer = status.clone();
+        let write = move |key| writer.clone().placement(key);
+        tasks.spawn(placements.run(status::AT_ONCE, write, end()));
+        tasks.spawn(works.run(status::AT_ONCE, move |key| status.clone().work(key), end()));
+        let keep = move |name| keeper.clone().reconcile(name);
+        tasks.spawn(queues.agents.1.run(agents::AT_ONCE, keep, end()));
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a controller ended unexpectedly");
+            }
+        }
+    }
+}
+
+/// Who hears of events.
+struct Heads {
+    schedule: Triggers<ObjectKey>,
+    placements: Triggers<ObjectKey>,
+    works: Triggers<ObjectKey>,
+    agents: Triggers<String>,
+    assignments: Assignments,
+    released: Arc<Notify>,
+}
+
+/// Follows the four kinds. Assignments come first: they are what an agent waits for.
+async fn observe(client: Client, world: Arc<World>, heads: Heads) {
+    let events = stream::select_all([
+        events(Api::<Work>::all(client.clone())).map(Seen::Work).boxed(),
+        events(Api::<WorkPlacement>::all(client.clone())).map(Seen::Placement).boxed(),
+        events(Api::<Destination>::all(client.clone())).map(Seen::Destination).boxed(),
+        events(Api::<Agent>::all(client)).map(Seen::Agent).boxed(),
+    ]);
+    let mut events = events.ready_chunks(EVENTS_AT_ONCE);
+    while let Some(batch) = events.next().await {
+        let mut affected = Affected::default();
+        for seen in batch {
+            world.take(seen, &mut affected);
+        }
+        heads.pass_on(affected).await;
+    }
+}
+
+impl Heads {
+    async fn pass_on(&self, affected: Affected) {
+        self.assignments.take(&affected.orders);
+        for agent in &affected.ended {
+            self.assignments.end(agent);
+        }
+        for key in affected.schedule {
+            self.schedule.look_at(key).await;
+        }
+        for key in affected.placements {
+            self.placements.look_at(key).await;
+        }
+        for key in affected.works {
+            self.works.look_at(key).await;
+        }
+        for name in affected.agents {
+            self.agents.look_at(name).await;
+        }
+        if affected.released {
+            self.released.notify_one();
+        }
+    }
+}
+
+/// The events of one kind, for ever: a watch that fails begins anew, after a growing wait.
+fn events<K>(api: Api<K>) -> impl Stream<Item = watcher::Event<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    let kind = K::kind(&()).into_owned();
+    watcher(api, watcher::Config::default()).default_backoff().filter_map(move |event| {
+        let event = event
+            .inspect_err(|error| tracing::warn!(kind, error = %chain(error), "watch failed"))
+            .ok();
+        std::future::ready(event)
+    })
+}
+
+/// Takes an epoch and begins to publish, once everything has been seen.
+async fn open(world: Arc<World>, assignments: Assignments) {
+    world.loaded().await;
+    while let Err(error) = assignments.open().await {
+        tracing::warn!(error = %chain(&error), "no epoch could be taken; it is tried again");
+        sleep(EPOCH_RETRY).await;
+    }
+}
+
+/// Sweeps content when some may have lost its last name, and its grace is over.
+async fn sweep(content: ContentStore, released: Arc<Notify>) {
+    let mut wait = SWEEP_GRACE;
+    loop {
+        sleep(wait).await;
+        let now = Timestamp::now();
+        match content.sweep(now).await {
+            Ok((swept, next)) => {
+                tracing::debug!(swept, "content swept");
+                let next = next.map(|next| Duration::try_from(next.duration_since(now)));
+                wait = match next {
+                    Some(next) => next.unwrap_or(SWEEP_GRACE),
+                    None => {
+                        released.notified().await;
+                        SWEEP_GRACE
+                    }
+                };
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "content could not be swept");
+                wait = SWEEP_GRACE;
+            }
+        }
+    }
+}
