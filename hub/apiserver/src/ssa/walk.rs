@@ -160,8 +160,9 @@ pub(super) fn compare(node: Option<&Node>, old: Option<&Value>, new: Option<&Val
     };
     match shared_form(node, old, new) {
         Form::Map => {
-            let get = |side: Option<&Value>| side.and_then(Value::as_object).cloned();
-            let (old_map, new_map) = (get(old).unwrap_or_default(), get(new).unwrap_or_default());
+            let none = Map::new();
+            let old_map = old.and_then(Value::as_object).unwrap_or(&none);
+            let new_map = new.and_then(Value::as_object).unwrap_or(&none);
             let names: BTreeSet<&String> = old_map.keys().chain(new_map.keys()).collect();
             for name in names {
                 let field = node.and_then(|n| n.field(name));
@@ -193,6 +194,10 @@ pub(super) fn compare(node: Option<&Node>, old: Option<&Value>, new: Option<&Val
 
 type Items<'a> = BTreeMap<Element, Vec<&'a Value>>;
 
+fn slice<'a, 'v>(items: Option<&'a Vec<&'v Value>>) -> &'a [&'v Value] {
+    items.map(Vec::as_slice).unwrap_or_default()
+}
+
 fn items<'a>(node: Option<&Node>, list: Option<&'a Value>) -> Items<'a> {
     let mut found = Items::new();
     for item in list.and_then(Value::as_array).into_iter().flatten() {
@@ -207,11 +212,9 @@ fn compare_item(
     old: Option<&Vec<&Value>>,
     new: Option<&Vec<&Value>>,
 ) -> Difference {
-    let single = |items: Option<&Vec<&Value>>| items.is_none_or(|items| items.len() == 1);
-    let first =
-        |items: Option<&Vec<&'_ Value>>| items.and_then(|items| items.first().copied().cloned());
-    if single(old) && single(new) {
-        return compare(node.and_then(Node::item), first(old).as_ref(), first(new).as_ref());
+    if let ([] | [_], [] | [_]) = (slice(old), slice(new)) {
+        let (old, new) = (slice(old).first().copied(), slice(new).first().copied());
+        return compare(node.and_then(Node::item), old, new);
     }
     let mut out = Difference::default();
     out.changed.member = new.is_some() && old != new;
