@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Enrol agents, list them, remove them
     Agents(AgentsArgs),
+    /// Try it: a hub and agents on this host, the samples, a live view, until Ctrl-C
+    Quickstart(QuickstartArgs),
     /// What the hub's own containers in a pipeline run
     #[command(hide = true)]
     Pipeline(PipelineArgs),
@@ -82,6 +84,17 @@ pub(crate) enum ExecutorArg {
     Docker,
     /// Sandboxed processes on this host; images are not used
     Process,
+}
+
+impl ExecutorArg {
+    /// As `--executor` takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Podman => "podman",
+            Self::Docker => "docker",
+            Self::Process => "process",
+        }
+    }
 }
 
 /// `muster apply`.
@@ -259,6 +272,12 @@ pub(crate) struct QuickstartArgs {
     /// End when everything is running, instead of serving until Ctrl-C
     #[arg(long)]
     pub(crate) once: bool,
+    /// What runs pipelines [default: process, which needs no image; containers where it cannot]
+    #[arg(long, value_enum)]
+    pub(crate) executor: Option<ExecutorArg>,
+    /// The directory of an outer quickstart, whose inner process this is
+    #[arg(long, hide = true)]
+    pub(crate) inside: Option<PathBuf>,
 }
 
 /// `muster pipeline`.

@@ -2,13 +2,13 @@
 
 pub(crate) mod agents;
 pub(crate) mod apply;
+pub(crate) mod cluster;
 pub(crate) mod delete;
 pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod logs;
 pub(crate) mod pipeline;
 
-mod cluster;
 mod kinds;
 mod manifests;
 mod table;

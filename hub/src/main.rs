@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod commands;
 mod data_dir;
+mod quickstart;
 mod serve;
 
 use std::process::ExitCode;
@@ -18,6 +19,10 @@ fn main() -> ExitCode {
         return code;
     }
     let args = Args::parse();
+    // Before any thread exists: it starts its own, in two processes.
+    if let Command::Quickstart(args) = &args.command {
+        return quickstart::run(args).unwrap_or_else(|error| fail(&error));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::anyhow!(error).context("cannot start threads")),
@@ -38,6 +43,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::Delete(args) => commands::delete::run(&args, &client).await,
         Command::Logs(args) => commands::logs::run(&args, &client).await,
         Command::Explain(args) => commands::explain::run(&args, &client).await,
+        Command::Quickstart(_) => Ok(()),
         Command::Agents(args) => commands::agents::run(args, &client).await,
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Connects as the command line says, and asks which kinds are served.
-    pub(super) async fn connect(args: &ClientArgs, namespace: Option<&str>) -> Result<Self> {
+    pub(crate) async fn connect(args: &ClientArgs, namespace: Option<&str>) -> Result<Self> {
         let client = client::connect(args).await?;
         let namespace = namespace.unwrap_or(client.default_namespace()).to_owned();
         let mut cluster = Self::over(client, namespace);
@@ -33,7 +33,7 @@ impl Cluster {
     }
 
     /// A cluster behind a client, before anything was asked.
-    pub(crate) fn over(client: Client, namespace: String) -> Self {
+    fn over(client: Client, namespace: String) -> Self {
         Self { client, namespace, kinds: Vec::new() }
     }
 
@@ -78,6 +78,19 @@ impl Cluster {
     pub(super) fn kind_of(&self, object: &Value) -> Option<&Kind> {
         let of = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
         self.kinds.iter().find(|k| k.kind == of("kind") && k.api_version() == of("apiVersion"))
+    }
+
+    /// The path of an object, if its kind is served.
+    pub(crate) fn path_of(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<String> {
+        let mut served = self.kinds.iter();
+        let kind = served.find(|k| k.kind == kind && k.api_version() == api_version)?;
+        Some(kind.object_path(namespace, name))
     }
 
     /// Reads an object or list.
@@ -141,7 +154,7 @@ impl Cluster {
 }
 
 /// Whether the API answered that the object is not there.
-pub(super) fn is_not_found(error: &anyhow::Error) -> bool {
+pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
     status_of(error).is_some_and(|status| status.code == 404)
 }
 
