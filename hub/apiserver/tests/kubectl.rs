@@ -163,7 +163,9 @@ async fn a_token_may_do_what_its_role_says_and_no_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_hands_out_rights_that_he_lacks() {
     let kubectl = Kubectl::new().await;
-    kubectl.ok("create role writer --verb=create,get --resource=roles.rbac.authorization.k8s.io").await;
+    kubectl
+        .ok("create role writer --verb=create,get --resource=roles.rbac.authorization.k8s.io")
+        .await;
     kubectl.ok("create rolebinding writers --role=writer --user=eve").await;
     let refused =
         kubectl.refused("create role more --verb=get --resource=secrets --as=eve", "").await;

@@ -36,10 +36,12 @@ static NODES: LazyLock<Vec<Node>> = LazyLock::new(|| {
 static KINDS: LazyLock<BTreeMap<(String, String, String), Arc<Schema>>> = LazyLock::new(|| {
     let mut kinds = BTreeMap::new();
     for (node, document) in NODES.iter().zip(DOCUMENTS.values()) {
-        let schema = Arc::new(Schema { root: node.clone() });
-        for kind in kinds_of(document) {
-            kinds.insert(kind, Arc::clone(&schema));
+        let names = kinds_of(document);
+        if names.is_empty() {
+            continue;
         }
+        let schema = Arc::new(Schema { root: node.clone() });
+        kinds.extend(names.into_iter().map(|name| (name, Arc::clone(&schema))));
     }
     kinds
 });

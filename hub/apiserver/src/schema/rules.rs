@@ -81,6 +81,9 @@ impl Rules {
             ErrorKind::EvaluationError => {
                 let cause = std::error::Error::source(error).map(ToString::to_string);
                 let cause = cause.unwrap_or_else(|| error.message.clone());
+                // The Go library begins its messages in lower case.
+                let (first, rest) = cause.split_at(cause.chars().next().map_or(0, char::len_utf8));
+                let cause = format!("{}{rest}", first.to_lowercase());
                 format!("{cause} evaluating rule: {}", self.message_of(&error.rule))
             }
             _ => error.message.clone(),

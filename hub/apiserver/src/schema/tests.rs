@@ -432,3 +432,88 @@ fn recursive_definitions_work() {
     );
     assert_eq!(schema.validate(&crd, None), []);
 }
+
+#[test]
+fn rules_give_their_own_reason_place_and_message() {
+    let schema = compile(&spec_schema(json!({"type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}, "m": {"type": "object",
+            "additionalProperties": {"type": "string", "x-kubernetes-validations": [{"rule": "self != 'bad'"}]}}},
+        "x-kubernetes-validations": [
+            {"rule": "!has(self.a) || has(self.b)", "reason": "FieldValueRequired", "fieldPath": ".b", "message": "b goes with a"},
+            {"rule": "!has(self.b) || self.b < 5", "messageExpression": "'b is ' + string(self.b)"}]})));
+    let errors = |spec: Value| texts(&schema.validate(&object(spec), None));
+    assert_eq!(errors(json!({"a": 1})), ["spec.b: Required value: b goes with a"]);
+    assert_eq!(errors(json!({"b": 7})), [r#"spec: Invalid value: "object": b is 7"#]);
+    assert_eq!(
+        errors(json!({"m": {"k": "bad"}})),
+        [r#"spec.m[k]: Invalid value: "string": failed rule: self != 'bad'"#]
+    );
+    let missing = compile(&spec_schema(
+        json!({"type": "object", "properties": {"a": {"type": "integer"}, "max": {"type": "integer"}},
+        "x-kubernetes-validations": [{"rule": "self.a <= self.max", "message": "a must not be over max"}]}),
+    ));
+    assert_eq!(
+        texts(&missing.validate(&object(json!({"a": 1})), None)),
+        [
+            r#"spec: Invalid value: "object": no such key: max evaluating rule: a must not be over max"#
+        ]
+    );
+}
+
+mod any_schema {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Schemas and values of small shape, often wrong.
+    fn tree() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!({"type": "string"})),
+            Just(json!({"type": "integer", "default": 1})),
+            Just(json!({"x-kubernetes-int-or-string": true})),
+            Just(json!({"x-kubernetes-preserve-unknown-fields": true})),
+            Just(json!({})),
+            Just(json!(true)),
+            Just(json!({"type": "string", "pattern": "^[a-z]$", "nullable": true})),
+        ];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                (inner.clone(), inner.clone())
+                    .prop_map(|(a, b)| json!({"type": "object", "properties": {"a": a, "b": b}})),
+                inner.clone().prop_map(|items| json!({"type": "array", "items": items})),
+                inner.clone().prop_map(|v| json!({"type": "object", "additionalProperties": v})),
+                (inner.clone(), inner)
+                    .prop_map(|(a, b)| json!({"type": "object", "properties": {"a": a}, "anyOf": [b, {"required": ["a"]}]})),
+            ]
+        })
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf =
+            prop_oneof![Just(json!(null)), Just(json!("a")), Just(json!(1)), Just(json!(true))];
+        leaf.prop_recursive(3, 12, 3, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                proptest::collection::btree_map("[abc]", inner, 0..3).prop_map(|m| json!(m)),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn pruning_and_defaulting_settle(schema in tree(), spec in value()) {
+            if let Ok(schema) = Schema::from_crd(&spec_schema(schema), PATH) {
+                let mut once = object(spec);
+                schema.prune(&mut once);
+                schema.default(&mut once);
+                let mut twice = once.clone();
+                prop_assert_eq!(schema.prune(&mut twice), [""; 0]);
+                schema.default(&mut twice);
+                prop_assert_eq!(&once, &twice);
+                // What was there before is no mistake of an update that changes nothing.
+                prop_assert_eq!(schema.validate(&twice, Some(&once)), []);
+                schema.validate(&once, None);
+            }
+        }
+    }
+}

@@ -274,6 +274,28 @@ fn in_order(spec: &Value) -> Value {
     spec
 }
 
+#[test]
+fn fields_of_a_server_side_object_stay_through_an_update_by_its_applier() {
+    // The same manager may apply and update: two entries, as in Kubernetes.
+    let live = applied(None, "m", json!({"a": 1})).unwrap();
+    let new = updated(Some(&live), "m", json!({"a": 1, "b": 2}));
+    assert_eq!(owned(&new, "m", "Apply"), json!({"f:spec": {"f:a": {}}}));
+    assert_eq!(owned(&new, "m", "Update"), json!({"f:spec": {"f:b": {}}}));
+    let again = applied(Some(&new), "m", json!({"a": 1})).unwrap();
+    assert_eq!(again["spec"], json!({"a": 1, "b": 2}));
+}
+
+#[test]
+fn free_form_fields_are_owned_one_by_one() {
+    let live = applied(None, "m1", json!({"free": {"a": {"x": 1}, "l": [1, 2]}})).unwrap();
+    let both = applied(Some(&live), "m2", json!({"free": {"a": {"y": 2}}})).unwrap();
+    assert_eq!(both["spec"]["free"], json!({"a": {"x": 1, "y": 2}, "l": [1, 2]}));
+    let error = applied(Some(&both), "m2", json!({"free": {"l": [3]}})).unwrap_err().to_string();
+    assert_eq!(error, "Apply failed with 1 conflict: conflict with \"m1\": .spec.free.l");
+    let left = applied(Some(&both), "m1", json!({})).unwrap();
+    assert_eq!(left["spec"], json!({"free": {"a": {"y": 2}}}));
+}
+
 fn any_spec() -> impl Strategy<Value = Value> {
     let item = ("[xyz]", proptest::option::of(0..3)).prop_map(|(name, x)| match x {
         Some(x) => json!({"name": name, "x": x}),
