@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use crate::{
     body::{self, Body, BoxError},
     discovery,
-    request::Query,
     respond::{self, json_value, page_not_found},
     server::Inner,
     status::Status,
@@ -93,19 +92,12 @@ fn platform() -> &'static str {
 }
 
 /// Discovery and OpenAPI of the kinds served now.
-pub(crate) fn published(
-    server: &Inner,
-    path: &str,
-    _query: &Query,
-    parts: &Parts,
-) -> Response<Body> {
+pub(crate) fn published(server: &Inner, path: &str, parts: &Parts) -> Response<Body> {
     let registry = server.registry();
     let published = registry.published();
     let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    let aggregated = accept.is_some_and(|accept| {
-        accept.contains("as=APIGroupDiscoveryList;")
-            || accept.contains("v=v2;as=APIGroupDiscoveryList")
-    });
+    // Clients offer v2 and v2beta1; v2 is what is served.
+    let aggregated = accept.is_some_and(|accept| accept.contains("v=v2;as=APIGroupDiscoveryList"));
     let found = |value: Option<Value>| match value {
         Some(value) => json_value(StatusCode::OK, &value),
         None => page_not_found(),

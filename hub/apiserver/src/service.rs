@@ -119,7 +119,7 @@ where
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let Some(target) = Target::parse(path) else {
         rbac::authorize_path(server, &user, &parts.method.as_str().to_lowercase(), path)?;
-        return Ok(routes::published(server, path, &query, &parts));
+        return Ok(routes::published(server, path, &parts));
     };
     let Some(verb) = Verb::of(&parts.method, &target, &query) else {
         return Err(Status::method_not_allowed("the server does not know this method"));

@@ -123,14 +123,15 @@ async fn make_defaults(server: &Arc<Inner>) -> Result<(), OpenCause> {
         .into_iter()
         .map(namespace)
         .chain(roles.map(|(plural, object)| ("rbac.authorization.k8s.io", plural, object)));
-    for (group, plural, object) in all {
+    // All at once: they share the disk's flushes.
+    let made = all.map(|(group, plural, object)| async move {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let made = make(server, group, plural, object).await;
-        made.map_err(|status| OpenCause::Default {
+        make(server, group, plural, object).await.map_err(|status| OpenCause::Default {
             what: format!("{plural} {name:?}"),
             status: Box::new(status),
-        })?;
-    }
+        })
+    });
+    futures::future::try_join_all(made).await?;
     controllers::accounts::complete(server).await.map_err(|status| OpenCause::Default {
         what: "the ServiceAccounts of namespaces".to_owned(),
         status: Box::new(status),

@@ -42,10 +42,8 @@ pub(crate) async fn complete(server: &Arc<Inner>) -> Result<(), Status> {
         let state = server.store.read();
         state.list("namespaces", None, None).map(|found| found.key.name.clone()).collect()
     };
-    for namespace in namespaces {
-        look(server, &namespace).await?;
-    }
-    Ok(())
+    let each = namespaces.iter().map(|namespace| look(server, namespace));
+    futures::future::try_join_all(each).await.map(drop)
 }
 
 async fn look(server: &Arc<Inner>, namespace: &str) -> Result<(), Status> {

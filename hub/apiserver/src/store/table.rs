@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     ops::Bound,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -52,17 +52,11 @@ pub(crate) struct Event {
     /// The object before the change.
     pub prev: Option<Arc<Object>>,
     pub(super) at: Instant,
-    line: OnceLock<Bytes>,
 }
 
 impl Event {
     pub(super) fn new(kind: EventKind, object: Arc<Object>, prev: Option<Arc<Object>>) -> Event {
-        Event { kind, object, prev, at: Instant::now(), line: OnceLock::new() }
-    }
-
-    /// The event as a line of a watch of the stored version, made once for all watchers.
-    pub(crate) fn line(&self) -> Bytes {
-        self.line.get_or_init(|| watch_line(self.kind.as_str(), &self.object.bytes)).clone()
+        Event { kind, object, prev, at: Instant::now() }
     }
 }
 

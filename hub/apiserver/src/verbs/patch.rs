@@ -95,11 +95,7 @@ pub(super) fn apply_patch(
     };
     let refused = |error: patch::PatchError| {
         let code = http::StatusCode::UNPROCESSABLE_ENTITY;
-        Status::new(
-            code,
-            "Invalid",
-            format!("the server rejected our request due to an error in our request: {error}"),
-        )
+        Status::new(code, "Invalid", error.to_string())
     };
     outcome.map_err(refused)
 }

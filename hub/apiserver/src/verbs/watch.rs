@@ -141,7 +141,7 @@ impl Watcher {
         for object in self.initial.drain(..self.initial.len().min(STEP_EVENTS)).collect::<Vec<_>>()
         {
             if self.filter().matches(&object) {
-                lines.extend_from_slice(&self.line(EventKind::Added, &object, None));
+                lines.extend_from_slice(&self.line(EventKind::Added, &object));
             }
         }
         if !self.initial.is_empty() {
@@ -191,33 +191,26 @@ impl Watcher {
             return None;
         }
         if self.filter().is_everything() {
-            return Some(self.line(event.kind, object, Some(event)));
+            return Some(self.line(event.kind, object));
         }
         let matched = event.prev.as_ref().is_some_and(|prev| self.filter().matches(prev));
         let matches = event.kind != EventKind::Deleted && self.filter().matches(object);
         match (matched, matches) {
             (false, false) => None,
-            (false, true) => Some(self.line(EventKind::Added, object, None)),
-            (true, true) => Some(self.line(EventKind::Modified, object, Some(event))),
+            (false, true) => Some(self.line(EventKind::Added, object)),
+            (true, true) => Some(self.line(EventKind::Modified, object)),
             (true, false) if event.kind == EventKind::Deleted => {
-                Some(self.line(EventKind::Deleted, object, Some(event)))
+                Some(self.line(EventKind::Deleted, object))
             }
             (true, false) => {
                 // It no longer matches: told with what the watcher last saw of it.
                 let last = event.prev.as_ref()?.at_revision(object.revision);
-                Some(self.line(EventKind::Deleted, &last, None))
+                Some(self.line(EventKind::Deleted, &last))
             }
         }
     }
 
-    /// One line; that of an event in its stored form is shared by all watchers.
-    fn line(&mut self, kind: EventKind, object: &Object, event: Option<&Event>) -> Bytes {
-        if self.form == Form::Json
-            && let Some(event) = event
-            && self.resource.reads_as_stored(object)
-        {
-            return event.line();
-        }
+    fn line(&mut self, kind: EventKind, object: &Object) -> Bytes {
         let bytes = form::served_bytes(&self.resource, object);
         match self.form {
             Form::Json | Form::Yaml => watch_line(kind.as_str(), &bytes),
