@@ -156,16 +156,7 @@ async fn left_behind(api: &Client, name: &str) -> anyhow::Result<Vec<String>> {
     let placements = Api::<WorkPlacement>::all(api.clone())
         .list(&ListParams::default().labels(&selector))
         .await?;
-    let line = |placement: WorkPlacement| {
-        let spec = placement.spec;
-        let files: Vec<_> = spec.workloads.iter().map(|file| file.filepath.as_str()).collect();
-        let of = match &spec.resource_name {
-            Some(resource) => format!("request {resource} of promise {}", spec.promise_name),
-            None => format!("dependencies of promise {}", spec.promise_name),
-        };
-        format!("{of}: {}", files.join(", "))
-    };
-    Ok(placements.items.into_iter().map(line).collect())
+    Ok(muster_plan::explain::left_behind(&placements.items))
 }
 
 impl ApplierArg {
