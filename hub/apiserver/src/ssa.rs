@@ -79,9 +79,9 @@ pub(crate) fn apply(
     }
     let me = Manager::of(writer, Operation::Apply);
     let last = owners.remove(&me).map(|owned| owned.set);
-    let set = managers::without_identity(walk::fields(node, &config));
     let mine = Owned {
-        set,
+        // With the name: what is stated keeps `metadata` from going with the last label.
+        set: walk::fields(node, &config),
         api_version: writer.api_version.to_owned(),
         time: Some(writer.now.to_owned()),
     };
@@ -94,6 +94,9 @@ pub(crate) fn apply(
     };
     let difference = walk::compare(node, Some(&old), Some(&new));
     take_over(&mut owners, &difference, &me, force).map_err(ApplyError::Conflicts)?;
+    if let Some(mine) = owners.get_mut(&me) {
+        mine.set = managers::without_identity(std::mem::take(&mut mine.set));
+    }
     owners.retain(|_, owned| !owned.set.is_empty());
     keep_times(&mut owners, &before, new == old);
     managers::write(&mut new, &owners);

@@ -286,6 +286,23 @@ fn fields_of_a_server_side_object_stay_through_an_update_by_its_applier() {
 }
 
 #[test]
+fn metadata_survives_its_last_label() {
+    let mut config = object(json!({"a": 1}));
+    config["metadata"]["labels"] = json!({"l": "v"});
+    let mut live = apply(&schema(), None, &config, &writer("m"), false).unwrap();
+    live["metadata"]["uid"] = json!("u");
+    live["metadata"]["finalizers"] = json!(["f"]);
+    let new = applied(Some(&live), "m", json!({})).unwrap();
+    assert_eq!(
+        new["metadata"],
+        json!({"name": "w", "uid": "u", "finalizers": ["f"],
+        "managedFields": [{"manager": "m", "operation": "Apply", "apiVersion": "lab/v1", "time": "2026-01-01T00:00:00Z",
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {}}}]})
+    );
+    assert_eq!(new["kind"], "W");
+}
+
+#[test]
 fn free_form_fields_are_owned_one_by_one() {
     let live = applied(None, "m1", json!({"free": {"a": {"x": 1}, "l": [1, 2]}})).unwrap();
     let both = applied(Some(&live), "m2", json!({"free": {"a": {"y": 2}}})).unwrap();
