@@ -38,9 +38,7 @@ async fn run() {
     fill(&maps).await;
     reads(&maps).await;
     watches(&maps).await;
-    drop(maps);
-    drop(api);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    api.close().await;
     let begun = Instant::now();
     let _api = ApiServer::open(Config::new(dir.path())).await.unwrap();
     println!("start with {} objects: {:?}", OBJECTS + 2 * WRITES, begun.elapsed());

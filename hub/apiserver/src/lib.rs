@@ -126,8 +126,10 @@ impl ApiServer {
         start::issue_token(&self.server, namespace, account, pod, life_seconds)
     }
 
-    /// Ends watches, connections and the server's controllers. Later writes are still durable.
-    pub fn shutdown(&self) {
+    /// Ends watches, connections and the server's controllers, and closes the database when what
+    /// was accepted before is written. Later writes are refused.
+    pub async fn close(&self) {
         self.server.shutdown.cancel();
+        self.server.store.close().await;
     }
 }

@@ -13,8 +13,24 @@ use crate::{
     verbs::Call,
 };
 
-/// Fills in what the kind's own rules say; `old` is absent on create.
-pub(crate) fn prepare(call: &Call, object: &mut Value, old: Option<&Value>, now: &str) {
+/// Fills in what may be left out. What is filled in here belongs to who left it out, as in
+/// Kubernetes: an applier that no longer states a field gets the default again.
+pub(crate) fn default(call: &Call, object: &mut Value) {
+    match call.resource.rules {
+        Rules::Secret => default_secret(object),
+        Rules::Pod => pod::default_spec(&mut object["spec"]),
+        Rules::Job => job::default(object),
+        Rules::CronJob => {
+            pod::default_spec(&mut object["spec"]["jobTemplate"]["spec"]["template"]["spec"]);
+        }
+        Rules::Binding => default_subject_groups(object),
+        Rules::Definition => definition::default(object),
+        _ => {}
+    }
+}
+
+/// Writes what the server itself adds, which belongs to nobody; `old` is absent on create.
+pub(crate) fn generate(call: &Call, object: &mut Value, old: Option<&Value>, now: &str) {
     match call.resource.rules {
         Rules::Namespace if old.is_none() => {
             object["spec"]["finalizers"] = json!(["kubernetes"]);
@@ -22,17 +38,11 @@ pub(crate) fn prepare(call: &Call, object: &mut Value, old: Option<&Value>, now:
             let name = object["metadata"]["name"].clone();
             object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
         }
-        Rules::Secret => prepare_secret(object),
         Rules::Pod if old.is_none() => {
-            pod::default_spec(&mut object["spec"]);
             object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"});
         }
-        Rules::Job if old.is_none() => job::prepare(object),
-        Rules::CronJob if old.is_none() => {
-            pod::default_spec(&mut object["spec"]["jobTemplate"]["spec"]["template"]["spec"]);
-        }
-        Rules::Binding => default_subject_groups(object),
-        Rules::Definition => prepare_definition(call, object, old, now),
+        Rules::Job if old.is_none() => job::tie_pods(object),
+        Rules::Definition => generate_definition(call, object, old, now),
         _ => {}
     }
 }
@@ -70,7 +80,7 @@ pub(crate) fn authorize(call: &Call, object: &Value, old: Option<&Value>) -> Res
     }
 }
 
-fn prepare_secret(object: &mut Value) {
+fn default_secret(object: &mut Value) {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     if object["type"].as_str().unwrap_or_default().is_empty() {
         object["type"] = "Opaque".into();
@@ -96,8 +106,7 @@ fn default_subject_groups(object: &mut Value) {
     }
 }
 
-fn prepare_definition(call: &Call, object: &mut Value, old: Option<&Value>, now: &str) {
-    definition::prepare(object);
+fn generate_definition(call: &Call, object: &mut Value, old: Option<&Value>, now: &str) {
     if old.is_none() {
         object["metadata"]["finalizers"] = match object["metadata"]["finalizers"].as_array() {
             Some(own) if !own.contains(&definition::CLEANUP.into()) => {

@@ -68,12 +68,19 @@ pub(crate) type Observer = Box<dyn Fn(&Event) + Send + Sync>;
 /// The handle to the store; the writer thread ends when the last handle is dropped.
 pub(crate) struct Store {
     shared: Arc<Shared>,
-    queue: mpsc::Sender<Command>,
+    queue: mpsc::Sender<Message>,
 }
 
 struct Shared {
     state: RwLock<State>,
     observers: RwLock<Vec<Observer>>,
+}
+
+/// What the writer is told.
+enum Message {
+    Write(Command),
+    /// Close the database and end; answered when it is closed.
+    Close(oneshot::Sender<()>),
 }
 
 struct Command {
@@ -108,8 +115,18 @@ impl Store {
     pub(crate) async fn commit(&self, change: Change) -> Result<Arc<Object>, Refusal> {
         let (reply, answer) = oneshot::channel();
         let stopped = || Refusal::Disk("the writer has stopped".to_owned());
-        self.queue.send(Command { change, reply }).await.map_err(|_| stopped())?;
+        let command = Message::Write(Command { change, reply });
+        self.queue.send(command).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Closes the database once everything queued before is written; later changes are refused.
+    pub(crate) async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        if self.queue.send(Message::Close(reply)).await.is_ok() {
+            // An error means that the writer has ended, which is what is asked for.
+            let _ = closed.await;
+        }
     }
 
     /// The current state, locked for reading: take what is needed and let go, never await.

@@ -19,7 +19,6 @@ async fn keeps_objects_over_a_restart() {
     let home = Home::new().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(home.client());
     let made = maps.create(&PostParams::default(), &config_map("a", "1")).await.unwrap();
-    drop(maps);
     let home = home.reopen().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(home.client());
     assert_eq!(maps.get("a").await.unwrap(), made);
@@ -107,7 +106,6 @@ async fn a_watch_resumes_after_a_restart_and_tells_what_ceased_to_match() {
     maps.create(&PostParams::default(), &map).await.unwrap();
     let unlabel = json!({"metadata": {"labels": null}});
     maps.patch("a", &PatchParams::default(), &Patch::Merge(&unlabel)).await.unwrap();
-    drop(maps);
     let home = home.reopen().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(home.client());
     let params = kube::api::WatchParams::default().labels("app=x");

@@ -85,8 +85,7 @@ async fn keeps_what_it_has_answered() {
         assert!(revision > newest, "revisions only grow: {revision} after {newest}");
         newest = revision;
         check(&told, list.items, revision);
-        drop(maps);
-        drop(api);
+        api.close().await;
     }
 }
 

@@ -105,7 +105,6 @@ async fn what_is_owned_by_nobody_is_collected_after_a_restart() {
     let post = PostParams::default();
     let mut stranger = maps.create(&post, &config_map("owner", "1")).await.unwrap();
     stranger.metadata.uid = Some("never-was".to_owned());
-    drop(maps);
     let home = home.reopen().await;
     let maps: Api<ConfigMap> = Api::default_namespaced(home.client());
     maps.create(&post, &owned_by(&stranger, "child")).await.unwrap();

@@ -243,3 +243,22 @@ spec:
     assert!(waiting.contains("waiting to start"), "{waiting}");
     assert!(kubectl.refused("logs p -c nope", "").await.contains("not valid for pod"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_moves_from_client_side_to_server_side_apply() {
+    let kubectl = Kubectl::new().await;
+    let job = "
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}
+";
+    kubectl.ok_with("apply -f -", job).await;
+    for _ in 0..2 {
+        kubectl.ok_with("apply --server-side -f -", job).await;
+    }
+    let wrong_type = widget(4).replace("{size: 4}", "wrong");
+    kubectl.ok_with("apply -f -", DEFINITION).await;
+    let refused = kubectl.refused("create --validate=false -f -", &wrong_type).await;
+    assert!(refused.contains("spec in body must be of type object"), "{refused}");
+}

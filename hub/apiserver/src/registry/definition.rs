@@ -107,7 +107,7 @@ fn scale(value: &Value) -> Option<Scale> {
 }
 
 /// Fills in what may be left out of a definition.
-pub(crate) fn prepare(definition: &mut Value) {
+pub(crate) fn default(definition: &mut Value) {
     let spec = &mut definition["spec"];
     if let Some(kind) = spec["names"]["kind"].as_str().map(str::to_owned) {
         if spec["names"]["singular"].as_str().unwrap_or_default().is_empty() {
@@ -161,7 +161,11 @@ fn check_versions(spec: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid("spec.versions", &spec["versions"], detail));
     }
     for (index, version) in versions.iter().enumerate() {
-        let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
+        // Kubernetes speaks of the schema of an only version as its old API did.
+        let path = match versions.len() {
+            1 => "spec.validation.openAPIV3Schema".to_owned(),
+            _ => format!("spec.versions[{index}].schema.openAPIV3Schema"),
+        };
         let schema = &version["schema"]["openAPIV3Schema"];
         if !schema.is_object() {
             errors.push(FieldError::required(path, "schemas are required"));

@@ -6,14 +6,10 @@ use serde_json::{Value, json};
 use super::{pod, unchanged};
 use crate::field::FieldError;
 
-pub(super) fn prepare(job: &mut Value) {
-    let name = job["metadata"]["name"].clone();
-    let uid = job["metadata"]["uid"].clone();
-    let spec = &mut job["spec"];
-    if !spec.is_object() {
-        return;
-    }
-    if spec["completions"].is_null() && spec["parallelism"].is_null() {
+pub(super) fn default(job: &mut Value) {
+    let Some(spec) = job.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    let missing = |spec: &Value, field: &str| spec.get(field).is_none_or(Value::is_null);
+    if missing(spec, "completions") && missing(spec, "parallelism") {
         spec["completions"] = 1.into();
     }
     let defaults = [
@@ -25,26 +21,31 @@ pub(super) fn prepare(job: &mut Value) {
         ("podReplacementPolicy", json!("TerminatingOrFailed")),
     ];
     for (field, value) in defaults {
-        if spec[field].is_null() {
+        if missing(spec, field) {
             spec[field] = value;
         }
     }
-    if spec["manualSelector"] != true {
-        let labels = [
-            ("batch.kubernetes.io/controller-uid", uid.clone()),
-            ("batch.kubernetes.io/job-name", name.clone()),
-            ("controller-uid", uid.clone()),
-            ("job-name", name),
-        ];
-        for (label, value) in labels {
-            spec["template"]["metadata"]["labels"][label] = value;
-        }
-        spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
-    }
-    if spec["completions"].is_null() {
-        spec.as_object_mut().map(|fields| fields.remove("completions"));
-    }
     pod::default_spec(&mut spec["template"]["spec"]);
+}
+
+/// Labels the pods of a new Job with its uid and name, and selects them by it.
+pub(super) fn tie_pods(job: &mut Value) {
+    let name = job["metadata"]["name"].clone();
+    let uid = job["metadata"]["uid"].clone();
+    let Some(spec) = job.get_mut("spec").filter(|spec| spec.is_object()) else { return };
+    if spec["manualSelector"] == true {
+        return;
+    }
+    let labels = [
+        ("batch.kubernetes.io/controller-uid", uid.clone()),
+        ("batch.kubernetes.io/job-name", name.clone()),
+        ("controller-uid", uid.clone()),
+        ("job-name", name),
+    ];
+    for (label, value) in labels {
+        spec["template"]["metadata"]["labels"][label] = value;
+    }
+    spec["selector"] = json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}});
 }
 
 pub(super) fn validate(job: &Value, old: Option<&Value>) -> Vec<FieldError> {

@@ -118,13 +118,14 @@ async fn compaction_forgets_history_and_keeps_the_state() {
         seen = store.commit(put("a", value, Some(seen))).await.unwrap().revision;
     }
     store.commit(put("b", 7, None)).await.unwrap();
-    drop(store);
-    let (mut disk, mut state) = reopen(&path);
+    store.close().await;
+    assert!(matches!(store.commit(put("c", 1, None)).await, Err(Refusal::Disk(_))));
+    let (mut disk, mut state) = Disk::open(&path).unwrap();
     let trimmed = state.trim(Instant::now() + Duration::from_secs(3600));
     assert!(trimmed.rows.len() > 300, "only {} rows go", trimmed.rows.len());
     disk.commit(&[], &trimmed).unwrap();
     drop(disk);
-    let (_, again) = reopen(&path);
+    let (_, again) = Disk::open(&path).unwrap();
     let expected = [("a".to_owned(), 599), ("b".to_owned(), 7)];
     assert_eq!(values(&again), expected);
     assert_eq!(again.revision, state.revision);
@@ -141,14 +142,4 @@ fn a_file_that_is_no_database_is_refused_by_name() {
     std::fs::write(&path, b"not a database, but something else entirely").unwrap();
     let error = Disk::open(&path).err().unwrap().to_string();
     assert!(error.contains(path.to_str().unwrap()), "{error}");
-}
-
-/// The writer of the store before may still hold the file for a moment.
-fn reopen(path: &std::path::Path) -> (Disk, State) {
-    loop {
-        match Disk::open(path) {
-            Ok(opened) => return opened,
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
 }

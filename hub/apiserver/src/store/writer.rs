@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, thread, time::Instant};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Action, Change, Command, Refusal, Shared,
+    Action, Change, Command, Message, Refusal, Shared,
     disk::{Disk, DiskError},
     object::{Key, Object},
     read_lock,
@@ -23,12 +23,26 @@ type Answer = (oneshot::Sender<Result<Arc<Object>, Refusal>>, Result<Arc<Object>
 pub(super) fn start(
     mut disk: Disk,
     shared: Arc<Shared>,
-    mut commands: mpsc::Receiver<Command>,
+    mut messages: mpsc::Receiver<Message>,
 ) -> Result<(), DiskError> {
     let run = move || {
         let mut waiting = Vec::with_capacity(BATCH_CHANGES);
-        while commands.blocking_recv_many(&mut waiting, BATCH_CHANGES) > 0 {
-            write_batch(&mut disk, &shared, waiting.drain(..));
+        while messages.blocking_recv_many(&mut waiting, BATCH_CHANGES) > 0 {
+            let mut commands = Vec::with_capacity(waiting.len());
+            let mut closing = Vec::new();
+            for message in waiting.drain(..) {
+                match message {
+                    Message::Write(command) => commands.push(command),
+                    Message::Close(reply) => closing.push(reply),
+                }
+            }
+            write_batch(&mut disk, &shared, commands);
+            if !closing.is_empty() {
+                drop(disk);
+                // Whoever asked may have gone away.
+                closing.into_iter().for_each(|reply| drop(reply.send(())));
+                return;
+            }
         }
     };
     thread::Builder::new()
@@ -38,7 +52,7 @@ pub(super) fn start(
         .map_err(DiskError::Thread)
 }
 
-fn write_batch(disk: &mut Disk, shared: &Shared, commands: impl Iterator<Item = Command>) {
+fn write_batch(disk: &mut Disk, shared: &Shared, commands: Vec<Command>) {
     let mut batch = Batch::new(read_lock(&shared.state).revision);
     let mut answers: Vec<Answer> = Vec::new();
     for Command { change, reply } in commands {

@@ -75,8 +75,7 @@ async fn attempt(
     let mut new = merge_part(resource, part, old, value);
     if part == Part::Main {
         resource.schema.default(&mut new);
-        rules::prepare(call, &mut new, Some(old), &now);
-        meta::count_generation(resource, old, &mut new);
+        rules::default(call, &mut new);
     }
     if !tracked {
         let writer = ssa::Writer {
@@ -86,6 +85,10 @@ async fn attempt(
             now: &now,
         };
         ssa::track_update(&resource.schema, Some(old), &mut new, &writer);
+    }
+    if part == Part::Main {
+        rules::generate(call, &mut new, Some(old), &now);
+        meta::count_generation(resource, old, &mut new);
     }
     if meta::same(old, &new) {
         let bytes = form::served_bytes(resource, current);

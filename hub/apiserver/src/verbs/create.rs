@@ -77,16 +77,7 @@ async fn prepare(
         fields.remove("status");
     }
     resource.schema.default(&mut value);
-    rules::prepare(call, &mut value, None, &now);
-    let mut errors = name_errors(call, name);
-    errors.extend(meta::validate(&value));
-    errors.extend(resource.schema.validate(&value, None));
-    errors.extend(rules::validate(call, &value, None));
-    if !errors.is_empty() {
-        return Err(Status::invalid(call.about_kind(name), &errors));
-    }
-    rules::authorize(call, &value, None)?;
-    let warnings = call.admit(Operation::Create, Some(&value), None, options.dry_run).await?;
+    rules::default(call, &mut value);
     if track {
         let writer = ssa::Writer {
             manager: call.manager(options),
@@ -96,6 +87,16 @@ async fn prepare(
         };
         ssa::track_update(&resource.schema, None, &mut value, &writer);
     }
+    rules::generate(call, &mut value, None, &now);
+    let mut errors = name_errors(call, name);
+    errors.extend(meta::validate(&value));
+    errors.extend(resource.schema.validate(&value, None));
+    errors.extend(rules::validate(call, &value, None));
+    if !errors.is_empty() {
+        return Err(Status::invalid(call.about_kind(name), &errors));
+    }
+    rules::authorize(call, &value, None)?;
+    let warnings = call.admit(Operation::Create, Some(&value), None, options.dry_run).await?;
     Ok(Prepared { value, warnings })
 }
 

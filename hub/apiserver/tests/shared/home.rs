@@ -33,15 +33,9 @@ impl Home {
 
     pub(crate) async fn reopen(self) -> Home {
         let Home { api, dir } = self;
-        drop(api);
-        // The database's lock goes with the last handle, which a task may hold for a moment.
-        for _ in 0..200 {
-            if let Ok(api) = ApiServer::open(Config::new(dir.path())).await {
-                return Home { api, dir };
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!("the database stays locked");
+        api.close().await;
+        let api = ApiServer::open(Config::new(dir.path())).await.unwrap();
+        Home { api, dir }
     }
 }
 
