@@ -4,20 +4,35 @@
 //! reads what it needs from the API when it reconciles, asks `muster-plan` what to do, and does
 //! it. No controller may know whether the API is embedded or a cluster's.
 
+mod admission;
 mod agents;
 mod assign;
 pub mod content;
+mod events;
 pub mod fleet;
+mod manifests;
+mod objects;
+mod offers;
+mod promise;
 mod queue;
+mod request;
+mod results;
 mod schedule;
 mod shelf;
 mod status;
+mod work;
+mod workflow;
 mod world;
 
 use std::sync::Arc;
 
 use fleet::Fleet;
+use offers::Offers;
 use tokio_util::sync::CancellationToken;
+
+pub use admission::{Admission, AdmissionView};
+pub use manifests::manifests;
+pub use results::{RESULT_BODY_MAX, ResultCall, Results};
 
 /// Makes the client of the controller with this name: the ServiceAccount of that name in the
 /// system namespace.
@@ -33,12 +48,21 @@ pub struct ControlConfig {
 /// The controllers, built and not yet running.
 pub struct Control {
     fleet: Fleet,
+    offers: Offers,
+    admission: Arc<Admission>,
+    results: Arc<Results>,
 }
 
 impl Control {
     /// Builds the controllers; nothing is read or written before [`Control::run`].
     pub fn build(config: ControlConfig) -> Self {
-        Self { fleet: Fleet::build(&config.client_for) }
+        let ControlConfig { client_for } = config;
+        Self {
+            fleet: Fleet::build(&client_for),
+            offers: Offers::build(&client_for),
+            admission: Admission::new(client_for(manifests::identity::ADMISSION)),
+            results: Results::new(client_for(manifests::identity::RESULTS)),
+        }
     }
 
     /// The way from Works to agents and back: its ports are what the gateway calls.
@@ -46,9 +70,19 @@ impl Control {
         &self.fleet
     }
 
+    /// The rules on what enters the API; to be asked before each write is committed.
+    pub fn admission(&self) -> Arc<Admission> {
+        self.admission.clone()
+    }
+
+    /// Takes what pipelines hand over; to be served to their pods.
+    pub fn results(&self) -> Arc<Results> {
+        self.results.clone()
+    }
+
     /// Runs every controller until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { fleet } = self;
-        fleet.run(shutdown).await;
+        let Self { fleet, offers, admission: _, results: _ } = self;
+        tokio::join!(fleet.run(shutdown.clone()), offers.run(shutdown));
     }
 }

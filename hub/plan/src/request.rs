@@ -169,6 +169,17 @@ impl Draft {
         }
     }
 
+    /// Whether `Reconciled` has this reason at present.
+    pub fn is_reconciled_for(&self, reason: &str) -> bool {
+        conditions::find(&self.conditions, kind::RECONCILED).is_some_and(|c| c.reason == reason)
+    }
+
+    /// When the configure workflow was last found to have ended, well or not.
+    pub fn workflow_ended_at(&self) -> Option<Timestamp> {
+        let found = conditions::find(&self.conditions, kind::CONFIGURE_WORKFLOW_COMPLETED)?;
+        (found.reason != "PipelinesInProgress").then_some(found.last_transition_time.0)
+    }
+
     /// The present text of a key.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.status[key].as_str()
@@ -212,10 +223,28 @@ impl Draft {
         }
     }
 
+    /// Says that everything runs again.
+    pub fn restarted(&mut self) {
+        self.set("message", json!(MESSAGE_PENDING));
+        let verdict =
+            |kind, truth, reason: &str, message: &str| Verdict::new(kind, truth, reason, message);
+        self.judge(&verdict(kind::RECONCILED, Truth::Unknown, "WorkflowPending", "Pending"));
+        self.judge(&verdict(
+            kind::CONFIGURE_WORKFLOW_COMPLETED,
+            Truth::False,
+            "PipelinesInProgress",
+            "Pipelines are still in progress",
+        ));
+    }
+
     /// Says what the Works of a completed workflow come to.
     pub fn works(&mut self, rollup: &Rollup) {
         self.judge(&rollup.works_succeeded);
         self.judge(&rollup.reconciled);
+    }
+
+    /// Says where things are and how they do, complete or not.
+    pub fn standing(&mut self, rollup: &Rollup) {
         match &rollup.healthy {
             Some(healthy) => self.judge(healthy),
             None => self.conditions.retain(|condition| condition.type_ != kind::HEALTHY),
@@ -253,6 +282,34 @@ impl Draft {
                 ));
                 self.judge(&Verdict::new(kind::RECONCILED, Truth::Unknown, reason, message));
             }
+        }
+    }
+
+    /// Says where the delete workflow stands; its pipelines take the place of the others.
+    pub fn deleting(&mut self, progress: &Progress, names: &[&str]) {
+        self.status["kratix"]["workflows"]["pipelines"] = json!(progress.pipelines);
+        let verdict = |truth, reason: &str, message: String| {
+            Verdict::new(kind::DELETE_WORKFLOW_COMPLETED, truth, reason, message)
+        };
+        match &progress.step {
+            Step::Complete => self.judge(&verdict(
+                Truth::True,
+                "PipelinesExecutedSuccessfully",
+                "Pipelines completed".to_owned(),
+            )),
+            Step::Failed { index, message, .. } => {
+                let text = format!("The Delete Pipeline has failed: {}: {message}", names[*index]);
+                self.judge(&verdict(Truth::False, "DeleteWorkflowFailed", text));
+            }
+            Step::Suspended { .. } => {
+                let text = "The delete workflow is suspended".to_owned();
+                self.judge(&verdict(Truth::False, "DeleteWorkflowSuspended", text));
+            }
+            Step::Start { index, .. } | Step::Running { index } => {
+                let waiting = Waiting::PipelineRunning { pipeline: names[*index].to_owned() };
+                self.removing(&waiting, None);
+            }
+            Step::Await { .. } => {}
         }
     }
 

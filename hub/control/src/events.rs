@@ -1,0 +1,49 @@
+//! What happened, for people who `kubectl describe`: one Event for each change of state, never one
+//! for each look.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+
+use crate::queue::chain;
+
+/// Longest note, as `events.k8s.io/v1` allows.
+const NOTE_LEN_MAX: usize = 1024;
+
+/// Tells of what happened.
+#[derive(Clone)]
+pub(crate) struct Events(Recorder);
+
+impl Events {
+    /// Tells as this controller.
+    pub(crate) fn new(client: Client, controller: &str) -> Self {
+        let reporter = Reporter { controller: controller.to_owned(), instance: None };
+        Self(Recorder::new(client, reporter))
+    }
+
+    /// Something went as it should.
+    pub(crate) async fn normal(&self, about: &ObjectReference, reason: &str, note: &str) {
+        self.tell(EventType::Normal, about, reason, note).await;
+    }
+
+    /// Something needs a person.
+    pub(crate) async fn warning(&self, about: &ObjectReference, reason: &str, note: &str) {
+        self.tell(EventType::Warning, about, reason, note).await;
+    }
+
+    /// An event that cannot be written is lost: status says the same.
+    async fn tell(&self, type_: EventType, about: &ObjectReference, reason: &str, note: &str) {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(NOTE_LEN_MAX / 4).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.0.publish(&event, about).await {
+            tracing::debug!(reason, error = %chain(&error), "an event was lost");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What must exist before the controllers start: the system namespace, our CRDs, and what each
+//! controller may do.
+
+use muster_api::{SYSTEM_NAMESPACE, crds, labels};
+use muster_plan::promise::RequestApi;
+use serde_json::{Value, json};
+
+/// The identities of the controllers: a ServiceAccount of this name each.
+pub(crate) mod identity {
+    /// Promises.
+    pub(crate) const PROMISE: &str = "promise";
+    /// Requests.
+    pub(crate) const REQUEST: &str = "request";
+    /// Results of pipelines.
+    pub(crate) const RESULTS: &str = "results";
+    /// Admission.
+    pub(crate) const ADMISSION: &str = "admission";
+}
+
+/// Namespace, CRDs, identities and their rights, in the order of installation.
+pub fn manifests() -> Vec<Value> {
+    let mut all = vec![json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": SYSTEM_NAMESPACE },
+    })];
+    all.extend(crds::all().into_iter().map(|crd| json!(crd)));
+    for (name, rules) in [
+        (identity::PROMISE, promise_rules()),
+        (identity::REQUEST, request_rules()),
+        (identity::RESULTS, results_rules()),
+        (identity::ADMISSION, admission_rules()),
+        ("schedule", schedule_rules()),
+        ("content", content_rules()),
+        ("assign", assign_rules()),
+        ("status", status_rules()),
+        ("agents", agents_rules()),
+    ] {
+        all.extend(controller(name, &rules));
+    }
+    all
+}
+
+/// A controller's ServiceAccount, ClusterRole and binding.
+pub(crate) fn controller(name: &str, rules: &Value) -> [Value; 3] {
+    let role = format!("muster:{name}");
+    [
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": { "name": name, "namespace": SYSTEM_NAMESPACE },
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": { "name": role }, "rules": rules,
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": { "name": role },
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role,
+            },
+            "subjects": [account(name)],
+        }),
+    ]
+}
+
+/// The right of the controllers to work with the requests of one Promise; goes with it.
+pub(crate) fn request_access(promise: &str, api: &RequestApi) -> [Value; 2] {
+    let name = format!("muster:requests:{promise}");
+    let metadata = json!({ "name": name, "labels": { labels::PROMISE_NAME: promise } });
+    let resources = [
+        api.plural.clone(),
+        format!("{}/status", api.plural),
+        format!("{}/finalizers", api.plural),
+    ];
+    [
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": metadata,
+            "rules": [rule(&[&api.group], &resources.each_ref().map(String::as_str), &ALL)],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": metadata,
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name,
+            },
+            "subjects": [
+                account(identity::PROMISE), account(identity::REQUEST), account(identity::RESULTS),
+            ],
+        }),
+    ]
+}
+
+const ALL: [&str; 8] =
+    ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+const READ: [&str; 3] = ["get", "list", "watch"];
+
+fn account(name: &str) -> Value {
+    json!({ "kind": "ServiceAccount", "name": name, "namespace": SYSTEM_NAMESPACE })
+}
+
+fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
+    json!({ "apiGroups": groups, "resources": resources, "verbs": verbs })
+}
+
+/// What both workflow controllers need: Jobs, and the objects that serve them. They may grant what
+/// a Promise's author asks for its pipelines: whoever may write Promises may do so anyway.
+fn workflow_rules() -> Vec<Value> {
+    let rbac = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
+    vec![
+        rule(&["batch"], &["jobs"], &ALL),
+        rule(&[""], &["serviceaccounts", "configmaps"], &ALL),
+        rule(&["rbac.authorization.k8s.io"], &rbac, &ALL),
+        rule(&["rbac.authorization.k8s.io"], &["roles", "clusterroles"], &["escalate", "bind"]),
+        rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
+        rule(&["platform.kratix.io"], &["works"], &ALL),
+        rule(&["platform.kratix.io"], &["workplacements", "destinations"], &READ),
+    ]
+}
+
+fn promise_rules() -> Value {
+    let mut rules = workflow_rules();
+    rules.push(rule(
+        &["platform.kratix.io"],
+        &[
+            "promises",
+            "promises/status",
+            "promises/finalizers",
+            "promiserevisions",
+            "promiserevisions/status",
+        ],
+        &ALL,
+    ));
+    rules.push(rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &ALL));
+    rules.push(rule(&["fleet.muster.dev"], &["contents"], &ALL));
+    json!(rules)
+}
+
+fn request_rules() -> Value {
+    let mut rules = workflow_rules();
+    rules.push(rule(&["platform.kratix.io"], &["promises", "promiserevisions"], &READ));
+    let bindings = ["resourcebindings", "resourcebindings/status"];
+    rules.push(rule(&["platform.kratix.io"], &bindings, &ALL));
+    json!(rules)
+}
+
+fn results_rules() -> Value {
+    json!([
+        rule(&[""], &["pods"], &READ),
+        rule(&["batch"], &["jobs"], &READ),
+        rule(&["platform.kratix.io"], &["promises", "promises/status"], &["get", "patch"]),
+        rule(&["platform.kratix.io"], &["works"], &ALL),
+        rule(&["fleet.muster.dev"], &["contents"], &ALL),
+    ])
+}
+
+fn admission_rules() -> Value {
+    json!([
+        rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &ALL),
+        rule(&["batch"], &["jobs"], &["create"]),
+        rule(&["platform.kratix.io"], &["promises"], &READ),
+        rule(&["fleet.muster.dev"], &["agents"], &READ),
+    ])
+}
+
+fn schedule_rules() -> Value {
+    json!([
+        rule(&["platform.kratix.io"], &["works", "workplacements", "destinations"], &READ),
+        rule(&["platform.kratix.io"], &["works", "works/finalizers"], &["patch", "update"]),
+        rule(
+            &["platform.kratix.io"],
+            &["workplacements"],
+            &["create", "patch", "update", "delete"]
+        ),
+        rule(&["fleet.muster.dev"], &["agents"], &READ),
+    ])
+}
+
+fn content_rules() -> Value {
+    json!([
+        rule(&["fleet.muster.dev"], &["contents"], &ALL),
+        rule(&["platform.kratix.io"], &["works", "workplacements"], &READ),
+    ])
+}
+
+fn assign_rules() -> Value {
+    json!([
+        rule(&["fleet.muster.dev"], &["agents"], &READ),
+        rule(&["platform.kratix.io"], &["workplacements"], &READ),
+        rule(&[""], &["configmaps"], &["get", "create", "update"]),
+    ])
+}
+
+fn status_rules() -> Value {
+    let written = ["works/status", "workplacements/status", "workplacements"];
+    json!([
+        rule(&["platform.kratix.io"], &["works", "workplacements"], &READ),
+        rule(&["platform.kratix.io"], &written, &["update", "patch"]),
+    ])
+}
+
+fn agents_rules() -> Value {
+    json!([
+        rule(&["fleet.muster.dev"], &["agents", "agents/status"], &ALL),
+        rule(&["platform.kratix.io"], &["destinations", "destinations/status"], &ALL),
+        rule(
+            &["platform.kratix.io"],
+            &["workplacements"],
+            &["get", "list", "watch", "patch", "delete"]
+        ),
+        rule(&[""], &["secrets"], &["get", "update"]),
+    ])
+}

@@ -1,0 +1,134 @@
+//! From Promises and requests to Works: the two queues, and the watches that feed them.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    api::batch::v1::Job,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
+use muster_api::{Promise, Work, WorkPlacement, labels};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ClientFor,
+    manifests::identity,
+    objects::follow,
+    promise::{self, Promises},
+    queue::{Queue, Triggers, queue},
+    request::{self, Kinds, RequestKey, Requests},
+};
+
+/// The controllers of Promises and requests.
+pub(crate) struct Offers {
+    promise_client: Client,
+    request_client: Client,
+    promises: (Triggers<String>, Queue<String>),
+    requests: (Triggers<RequestKey>, Queue<RequestKey>),
+}
+
+/// What a changed object wakes.
+enum Woken {
+    Promise(String),
+    Request(RequestKey),
+}
+
+impl Offers {
+    pub(crate) fn build(client_for: &ClientFor) -> Self {
+        Self {
+            promise_client: client_for(identity::PROMISE),
+            request_client: client_for(identity::REQUEST),
+            promises: queue(),
+            requests: queue(),
+        }
+    }
+
+    /// Runs until `shutdown`; what is being reconciled then is finished first.
+    pub(crate) async fn run(self, shutdown: CancellationToken) {
+        let Self { promise_client, request_client, promises, requests } = self;
+        let (promise_triggers, promise_queue) = promises;
+        let (request_triggers, request_queue) = requests;
+        let kinds = Kinds::new(
+            request_client.clone(),
+            request_triggers.clone(),
+            promise_triggers.clone(),
+            shutdown.clone(),
+        );
+        let wake = Wake {
+            client: promise_client.clone(),
+            promises: promise_triggers.clone(),
+            requests: request_triggers,
+            shutdown: shutdown.clone(),
+        };
+        let promises = Arc::new(Promises::new(promise_client, kinds.clone(), promise_triggers));
+        let requests = Arc::new(Requests::new(request_client));
+        let reconcile_promise = move |name| promises.clone().reconcile(name);
+        let reconcile_request = move |key| requests.clone().reconcile(key);
+        tokio::join!(
+            promise_queue.run(promise::AT_ONCE, reconcile_promise, shutdown.clone()),
+            request_queue.run(request::AT_ONCE, reconcile_request, shutdown.clone()),
+            wake.on_promises(),
+            wake.on_definitions(),
+            wake.on::<Job>(),
+            wake.on::<Work>(),
+            wake.on::<WorkPlacement>(),
+        );
+        kinds.ended().await;
+    }
+}
+
+/// The watches on kinds that exist before any Promise.
+struct Wake {
+    client: Client,
+    promises: Triggers<String>,
+    requests: Triggers<RequestKey>,
+    shutdown: CancellationToken,
+}
+
+impl Wake {
+    async fn on_promises(&self) {
+        let api: Api<PartialObjectMeta<Promise>> = Api::all(self.client.clone());
+        let name = |object: &PartialObjectMeta<Promise>| Some(object.name_any());
+        follow(api, None, self.promises.clone(), name, self.shutdown.clone()).await;
+    }
+
+    async fn on_definitions(&self) {
+        let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(self.client.clone());
+        let promise = |object: &PartialObjectMeta<CustomResourceDefinition>| {
+            object.labels().get(labels::PROMISE_NAME).cloned()
+        };
+        let (triggers, shutdown) = (self.promises.clone(), self.shutdown.clone());
+        follow(api, Some(labels::PROMISE_NAME), triggers, promise, shutdown).await;
+    }
+
+    /// Objects that belong to a request or to a Promise, by their labels.
+    async fn on<K>(&self)
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
+    {
+        let (woken, taken) = queue();
+        let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
+        let watch =
+            follow(api, Some(labels::PROMISE_NAME), woken, belongs_to, self.shutdown.clone());
+        let sort = taken.each(|woken| async {
+            match woken {
+                Woken::Promise(name) => self.promises.look_at(name).await,
+                Woken::Request(key) => self.requests.look_at(key).await,
+            }
+        });
+        tokio::join!(watch, sort);
+    }
+}
+
+fn belongs_to<K>(object: &PartialObjectMeta<K>) -> Option<Woken> {
+    let label = |key: &str| object.metadata.labels.as_ref()?.get(key).cloned();
+    let promise = label(labels::PROMISE_NAME)?;
+    let woken = match label(labels::RESOURCE_NAME) {
+        None => Woken::Promise(promise),
+        Some(name) => {
+            let namespace = label(labels::RESOURCE_NAMESPACE)?;
+            Woken::Request(RequestKey { promise, namespace, name })
+        }
+    };
+    Some(woken)
+}

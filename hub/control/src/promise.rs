@@ -1,0 +1,367 @@
+//! Promises: the request API, the revision, the dependencies, the promise pipelines; and away again.
+
+mod installed;
+mod removal;
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{Api, Client, ResourceExt, core::DynamicObject};
+use muster_api::{
+    Destination, Promise, Work, WorkPlacement,
+    conditions::{Truth, Verdict, kind},
+    labels,
+};
+use muster_plan::{
+    promise::{self, Offer, status},
+    request::Draft,
+    rollup::{self, Rollup},
+    site,
+    workflow::{Action, Scope, Subject, engine::Step, read::INTERVAL_DEFAULT},
+};
+use serde_json::{Map, json};
+
+use crate::{
+    content::ContentStore,
+    events::Events,
+    objects::{self, Failed, is_leaving, is_marked},
+    queue::{Next, Triggers},
+    request::Kinds,
+    work::WorkError,
+    workflow::{self, Wanted, Workflow},
+};
+
+/// How many Promises are reconciled at once: they are few.
+pub(crate) const AT_ONCE: usize = 4;
+/// The message of a Promise whose pipelines say nothing.
+const MESSAGE_DONE: &str = "Promise configured";
+
+/// Reconciles Promises.
+pub(crate) struct Promises {
+    client: Client,
+    events: Events,
+    workflow: Workflow,
+    content: ContentStore,
+    kinds: Kinds,
+    triggers: Triggers<String>,
+}
+
+/// Why a Promise could not be taken further. Trying again may help.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PromiseError {
+    /// The API.
+    #[error(transparent)]
+    Api(#[from] Failed),
+    /// Its dependencies.
+    #[error("failed to write the static dependencies")]
+    Dependencies(#[source] WorkError),
+}
+
+/// A Promise and all that is decided from.
+struct Case {
+    promise: Promise,
+    object: DynamicObject,
+    offer: Offer,
+    subject: Subject,
+    api: Api<DynamicObject>,
+    now: Timestamp,
+}
+
+impl Promises {
+    pub(crate) fn new(client: Client, kinds: Kinds, triggers: Triggers<String>) -> Self {
+        let events = Events::new(client.clone(), "promise");
+        let workflow = Workflow::new(client.clone(), events.clone());
+        let content = ContentStore::new(client.clone());
+        Self { client, events, workflow, content, kinds, triggers }
+    }
+
+    /// Looks at one Promise and does what is to be done now.
+    pub(crate) async fn reconcile(self: Arc<Self>, name: String) -> Result<Next, PromiseError> {
+        let Some(case) = self.case(&name).await? else {
+            self.kinds.forget(&name);
+            return Ok(Next::Change);
+        };
+        if is_leaving(&case.promise.metadata) {
+            return Ok(self.remove(&case).await?);
+        }
+        if is_marked(&case.promise.metadata, labels::PAUSED) {
+            self.pause(&case).await?;
+            return Ok(Next::Change);
+        }
+        let case = self.prepare(case).await?;
+        self.install_revision(&case).await?;
+        let mut draft = case.draft();
+        let fulfilled = self.judge_requirements(&case, &mut draft).await?;
+        let established = self.install_api(&case, &mut draft).await?;
+        self.install_dependencies(&case).await.map_err(PromiseError::Dependencies)?;
+
+        let interval = case.offer.workflows.interval.unwrap_or(INTERVAL_DEFAULT);
+        let wanted = case.wanted(Action::Configure);
+        if must_restart(&case, interval) {
+            self.workflow.restart(&case.api, &wanted, case.now).await?;
+            return Ok(Next::Change);
+        }
+        let progress = self.workflow.advance(&wanted, case.now).await?;
+        let complete = progress.step == Step::Complete;
+        if complete {
+            self.prune(&case, &wanted.names()).await?;
+        }
+        let rollup = self.rollup(&case).await?;
+        draft.workflow(&progress, &wanted.names());
+        draft.standing(&rollup);
+        let failed = matches!(progress.step, Step::Failed { .. });
+        let held = status::available(&case.promise);
+        let can = fulfilled && established && (complete || (held && !failed));
+        conclude(&case, &mut draft, (can, complete && fulfilled), &rollup);
+        self.finish(&case, draft, can).await?;
+        self.rerun_requests(&case).await?;
+        Ok(next(&progress.step, &rollup, interval, case.now))
+    }
+
+    async fn case(&self, name: &str) -> Result<Option<Case>, Failed> {
+        let api = objects::dynamic(&self.client, "platform.kratix.io/v1alpha1", "Promise", None);
+        let object = api.get_opt(name).await.map_err(Failed::to(format!("read Promise {name}")))?;
+        let Some(object) = object else { return Ok(None) };
+        let promise: Promise = serde_json::to_value(&object)
+            .and_then(serde_json::from_value)
+            .map_err(kube::Error::SerdeError)
+            .map_err(Failed::to(format!("read Promise {name}")))?;
+        let generation = promise.metadata.generation.unwrap_or_default();
+        let now = Timestamp::now();
+        let offer = match Offer::read(name, generation, &promise.spec) {
+            Ok(offer) => offer,
+            Err(causes) => {
+                let mut draft = Draft::new(&object.data["status"], generation, now);
+                let (mut verdict, word) = status::availability(false);
+                verdict.message = format!("Cannot fulfil resource requests: {}", causes.join("; "));
+                draft.judge(&verdict);
+                draft.set("status", json!(word));
+                objects::write_status(&api, &object, &draft.finish()).await?;
+                return Ok(None);
+            }
+        };
+        let uid = object.uid().unwrap_or_default();
+        let subject = Subject::promise(name, &uid, offer.workflows.namespace.as_deref());
+        Ok(Some(Case { promise, object, offer, subject, api, now }))
+    }
+
+    async fn pause(&self, case: &Case) -> Result<(), Failed> {
+        let mut draft = case.draft();
+        let paused = |kind, truth| Verdict::new(kind, truth, "PausedReconciliation", "Paused");
+        draft.judge(&paused(kind::AVAILABLE, Truth::False));
+        draft.judge(&paused(kind::RECONCILED, Truth::Unknown));
+        draft.set("status", json!("Unavailable"));
+        if objects::write_status(&case.api, &case.object, &draft.finish()).await? {
+            let about = workflow::reference(&case.subject, &case.object);
+            self.events.warning(&about, "PausedReconciliation", "Paused").await;
+            if let Some(api) = &case.offer.api {
+                self.kinds.follow(&case.subject.promise, api);
+            }
+            self.kinds.wake(&case.subject.promise);
+        }
+        Ok(())
+    }
+
+    async fn prepare(&self, mut case: Case) -> Result<Case, Failed> {
+        let wanted = removal::finalizers(&case.offer);
+        let held = case.object.finalizers();
+        if wanted.iter().all(|own| held.iter().any(|held| held == own)) {
+            return Ok(case);
+        }
+        let mut all: Vec<String> = held.to_vec();
+        all.extend(wanted.into_iter().map(str::to_owned));
+        all.sort();
+        all.dedup();
+        let metadata = Map::from_iter([("finalizers".to_owned(), json!(all))]);
+        case.object = objects::patch_metadata(&case.api, &case.object, metadata).await?;
+        Ok(case)
+    }
+
+    async fn judge_requirements(&self, case: &Case, draft: &mut Draft) -> Result<bool, Failed> {
+        let required = &case.promise.spec.required_promises;
+        if required.is_empty() {
+            draft.set("requiredPromises", json!(null));
+        }
+        let api: Api<Promise> = Api::all(self.client.clone());
+        let mut states = Vec::with_capacity(required.len());
+        for required in required {
+            let found = api.get_opt(&required.name).await;
+            let found = found.map_err(Failed::to(format!("read Promise {}", required.name)))?;
+            states.push(status::requirement(required, found.as_ref()));
+        }
+        let verdict = status::requirements(&states);
+        if !states.is_empty() {
+            draft.set("requiredPromises", json!(states));
+        }
+        draft.judge(&verdict);
+        Ok(verdict.truth == Truth::True)
+    }
+
+    async fn prune(&self, case: &Case, names: &[&str]) -> Result<(), Failed> {
+        let api = self.works_api(case);
+        for work in self.works(case).await? {
+            let Some(pipeline) = work.labels().get(labels::PIPELINE_NAME) else { continue };
+            if !names.contains(&pipeline.as_str()) && !is_leaving(&work.metadata) {
+                objects::delete(&api, &work.name_any()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn works(&self, case: &Case) -> Result<Vec<Work>, Failed> {
+        objects::with_labels(&self.works_api(case), &case.subject.labels()).await
+    }
+
+    async fn placements(&self, case: &Case) -> Result<Vec<WorkPlacement>, Failed> {
+        let api: Api<WorkPlacement> =
+            Api::namespaced(self.client.clone(), &case.subject.job_namespace);
+        let mut found = case.subject.labels();
+        found.remove(labels::WORKFLOW_TYPE);
+        let listed = objects::with_labels(&api, &found).await?;
+        Ok(listed.into_iter().filter(|p| p.spec.resource_name.is_none()).collect())
+    }
+
+    async fn rollup(&self, case: &Case) -> Result<Rollup, Failed> {
+        let (works, placements) = (self.works(case).await?, self.placements(case).await?);
+        let sites = self.sites().await?;
+        Ok(rollup::works(rollup::View {
+            owner: rollup::Owner::Promise,
+            works: &works,
+            placements: &placements,
+            sites: &sites,
+            now: case.now,
+        }))
+    }
+
+    async fn sites(&self) -> Result<site::Sites, Failed> {
+        let api: Api<Destination> = Api::all(self.client.clone());
+        let listed = api.list(&kube::api::ListParams::default()).await;
+        Ok(site::sites(&listed.map_err(Failed::to("list Destinations"))?.items))
+    }
+
+    fn works_api(&self, case: &Case) -> Api<Work> {
+        Api::namespaced(self.client.clone(), &case.subject.job_namespace)
+    }
+
+    /// Writes status; tells requests and other Promises when what they wait for changed.
+    async fn finish(&self, case: &Case, draft: Draft, can: bool) -> Result<(), Failed> {
+        let status = draft.finish();
+        let old = &case.object.data["status"];
+        let observed = old["observedGeneration"] != status["observedGeneration"];
+        let turned = can != status::available(&case.promise);
+        objects::write_status(&case.api, &case.object, &status).await?;
+        if let (true, Some(api)) = (can || turned, &case.offer.api) {
+            self.kinds.follow(&case.subject.promise, api);
+        }
+        if turned {
+            let about = workflow::reference(&case.subject, &case.object);
+            if can {
+                self.events.normal(&about, "Available", "Promise is available").await;
+            } else {
+                let note = "Promise no longer available: Requirements have changed";
+                self.events.warning(&about, "Unavailable", note).await;
+            }
+            self.wake_dependants(&case.subject.promise).await?;
+        }
+        if turned || observed {
+            self.kinds.wake(&case.subject.promise);
+        }
+        Ok(())
+    }
+
+    async fn wake_dependants(&self, name: &str) -> Result<(), Failed> {
+        let api: Api<Promise> = Api::all(self.client.clone());
+        let listed = api.list(&kube::api::ListParams::default()).await;
+        for promise in listed.map_err(Failed::to("list Promises"))?.items {
+            if promise.spec.required_promises.iter().any(|required| required.name == name) {
+                self.triggers.look_at(promise.name_any()).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The label by which a person asks that all requests run again; it goes when all are asked.
+    async fn rerun_requests(&self, case: &Case) -> Result<(), Failed> {
+        let (true, Some(api)) =
+            (is_marked(&case.promise.metadata, labels::RECONCILE_RESOURCES), &case.offer.api)
+        else {
+            return Ok(());
+        };
+        let kind = (api.kind.as_str(), api.plural.as_str());
+        let all = objects::dynamic_plural(&self.client, &api.api_version(), kind, None);
+        let listed = all.list(&kube::api::ListParams::default()).await;
+        for request in listed.map_err(Failed::to(format!("list {}", api.plural)))?.items {
+            let namespace = request.namespace().unwrap_or_default();
+            let own =
+                objects::dynamic_plural(&self.client, &api.api_version(), kind, Some(&namespace));
+            let label = json!({ labels::MANUAL_RECONCILIATION: "true" });
+            let metadata = Map::from_iter([("labels".to_owned(), label)]);
+            objects::patch_metadata(&own, &request, metadata).await?;
+        }
+        let name = &case.subject.promise;
+        let object =
+            case.api.get(name).await.map_err(Failed::to(format!("read Promise {name}")))?;
+        let label = json!({ labels::RECONCILE_RESOURCES: null });
+        let metadata = Map::from_iter([("labels".to_owned(), label)]);
+        objects::patch_metadata(&case.api, &object, metadata).await?;
+        Ok(())
+    }
+}
+
+impl Case {
+    fn draft(&self) -> Draft {
+        let generation = self.promise.metadata.generation.unwrap_or_default();
+        Draft::new(&self.object.data["status"], generation, self.now)
+    }
+
+    fn wanted(&self, action: Action) -> Wanted<'_> {
+        Wanted {
+            object: &self.object,
+            subject: &self.subject,
+            action,
+            pipelines: self.offer.workflows.of(Scope::Promise, action),
+            hash: &self.offer.hash,
+            selectors: &self.promise.spec.destination_selectors,
+        }
+    }
+}
+
+/// The end of a Promise's status: whether it is available, and whether it is done.
+fn conclude(case: &Case, draft: &mut Draft, (can, done): (bool, bool), rollup: &Rollup) {
+    let (verdict, word) = status::availability(can);
+    draft.judge(&verdict);
+    draft.set("status", json!(word));
+    draft.set("version", json!(promise::version(&case.promise)));
+    if can {
+        draft.set("lastAvailableTime", json!(status::last_available(&case.promise, case.now)));
+    }
+    if let Some(api) = &case.offer.api {
+        draft.set("kind", json!(api.kind));
+        draft.set("apiVersion", json!(api.api_version().to_lowercase()));
+    }
+    if done {
+        draft.settle_message(Some(MESSAGE_DONE));
+        draft.works(rollup);
+    }
+}
+
+fn must_restart(case: &Case, interval: Duration) -> bool {
+    let metadata = &case.promise.metadata;
+    let draft = case.draft();
+    let due = draft.workflow_ended_at().is_some_and(|ended| {
+        SignedDuration::try_from(interval).is_ok_and(|interval| ended + interval <= case.now)
+    });
+    due || is_marked(metadata, labels::MANUAL_RECONCILIATION)
+        || is_marked(metadata, labels::RUN_FROM_START)
+        || draft.is_reconciled_for("PausedReconciliation")
+}
+
+fn next(step: &Step, rollup: &Rollup, interval: Duration, now: Timestamp) -> Next {
+    let until = match step {
+        Step::Suspended { until, .. } => *until,
+        _ => rollup.wake_at,
+    };
+    let wait =
+        until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO));
+    Next::After(wait.unwrap_or(interval).min(interval))
+}

@@ -1,0 +1,116 @@
+//! What a Promise installs: its revision, its request API, its static dependencies.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use muster_api::{PromiseRevision, labels};
+use muster_core::FileSet;
+use muster_plan::{
+    promise::{self, RequestApi, dependencies},
+    request::Draft,
+    work::Group,
+};
+use serde_json::{Value, json};
+
+use super::{Case, Promises};
+use crate::{
+    manifests,
+    objects::{self, Failed, ensure},
+    work::{self, WorkError},
+};
+
+impl Promises {
+    /// Writes the revision of the Promise's version, and makes it the latest.
+    pub(super) async fn install_revision(&self, case: &Case) -> Result<(), Failed> {
+        let wanted = promise::revision(&case.promise);
+        let name = wanted.name_any();
+        let value = serde_json::to_value(&wanted)
+            .map_err(kube::Error::SerdeError)
+            .map_err(Failed::to(format!("write PromiseRevision {name}")))?;
+        ensure(&self.client, &without_status(value)).await?;
+        let api: Api<PromiseRevision> = Api::all(self.client.clone());
+        let owner = [(labels::PROMISE_NAME.to_owned(), case.subject.promise.clone())].into();
+        for revision in objects::with_labels(&api, &owner).await? {
+            let latest = revision.name_any() == name;
+            let label = revision.labels().contains_key(labels::LATEST_REVISION);
+            let said = revision.status.as_ref().is_some_and(|status| status.latest);
+            let params = PatchParams::default();
+            if label != latest {
+                let value = if latest { json!("true") } else { Value::Null };
+                let patch = json!({ "metadata": { "labels": { labels::LATEST_REVISION: value } } });
+                let patched = api.patch(&revision.name_any(), &params, &Patch::Merge(patch)).await;
+                patched.map_err(Failed::to(format!("label PromiseRevision {name}")))?;
+            }
+            if said != latest || revision.status.is_none() {
+                let patch = Patch::Merge(json!({ "status": { "latest": latest } }));
+                let patched = api.patch_status(&revision.name_any(), &params, &patch).await;
+                patched.map_err(Failed::to(format!("mark PromiseRevision {name}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Installs the request CRD and the right to work with its objects; says whether it is served.
+    pub(super) async fn install_api(&self, case: &Case, draft: &mut Draft) -> Result<bool, Failed> {
+        let Some(api) = &case.offer.api else { return Ok(true) };
+        for object in manifests::request_access(&case.subject.promise, api) {
+            ensure(&self.client, &object).await?;
+        }
+        match ensure(&self.client, &api.installed(&case.subject.promise)).await {
+            Ok(_) => {}
+            Err(error) if error.answer().is_some() => {
+                let cause = error.answer().unwrap_or_default();
+                draft
+                    .set("message", json!(format!("the request API cannot be installed: {cause}")));
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
+        self.is_established(api).await
+    }
+
+    /// Writes the static dependencies as a Work; none take an earlier one away.
+    pub(super) async fn install_dependencies(&self, case: &Case) -> Result<(), WorkError> {
+        let objects = &case.promise.spec.dependencies;
+        if objects.is_empty() {
+            for work in self.works(case).await? {
+                if !work.labels().contains_key(labels::PIPELINE_NAME) {
+                    objects::delete(&self.works_api(case), &work.name_any()).await?;
+                }
+            }
+            return Ok(());
+        }
+        // Files of one document list cannot pass the limits: the Promise itself is smaller.
+        let files = dependencies::files(&case.subject.promise, objects).unwrap_or_else(|error| {
+            tracing::error!(%error, "static dependencies are not files");
+            FileSet::new()
+        });
+        let selectors = case.promise.spec.destination_selectors.iter().map(|selector| {
+            let mut selector = selector.clone();
+            selector.source = Some("promise".to_owned());
+            selector
+        });
+        let group = Group { directory: ".".to_owned(), files, selectors: selectors.collect() };
+        work::put(&self.client, &self.content, &case.subject, None, vec![group]).await
+    }
+
+    async fn is_established(&self, api: &RequestApi) -> Result<bool, Failed> {
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let name = api.crd_name();
+        let found = definitions.get_opt(&name).await;
+        let found = found.map_err(Failed::to(format!("read CustomResourceDefinition {name}")))?;
+        let conditions = found.and_then(|crd| crd.status).and_then(|status| status.conditions);
+        let mut conditions = conditions.into_iter().flatten();
+        Ok(conditions
+            .any(|condition| condition.type_ == "Established" && condition.status == "True"))
+    }
+}
+
+fn without_status(mut value: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.remove("status");
+    }
+    value
+}

@@ -1,0 +1,212 @@
+//! The way of a Promise out: its delete pipeline, its requests, its revisions, what serves its
+//! pipelines, its dependencies, its CRD; then it goes. Nothing of it is left anywhere.
+
+use k8s_openapi::{
+    api::{
+        core::v1::{ConfigMap, ServiceAccount},
+        rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, Resource, ResourceExt, api::ListParams};
+use muster_api::{PromiseRevision, labels, labels::finalizer};
+use muster_core::Waiting;
+use muster_plan::{
+    names,
+    promise::{Offer, RequestApi},
+    rollup,
+    workflow::{Action, Scope, engine::Step},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, json};
+use std::fmt::Debug;
+
+use super::{Case, Promises};
+use crate::{
+    objects::{self, Failed, is_absent, is_leaving, is_marked},
+    queue::Next,
+};
+
+/// The finalizers of a Promise, as Kratix sets them.
+pub(super) fn finalizers(offer: &Offer) -> Vec<&'static str> {
+    let mut all = vec![
+        finalizer::DEPENDENCIES_CLEANUP,
+        finalizer::WORKFLOWS_CLEANUP,
+        finalizer::REVISION_CLEANUP,
+    ];
+    if offer.api.is_some() {
+        all.extend([
+            finalizer::RESOURCE_REQUEST_CLEANUP,
+            finalizer::DYNAMIC_CONTROLLER_CLEANUP,
+            finalizer::API_CRD_CLEANUP,
+        ]);
+    }
+    if !offer.workflows.of(Scope::Promise, Action::Delete).is_empty() {
+        all.push(finalizer::DELETE_WORKFLOWS);
+    }
+    all
+}
+
+impl Promises {
+    /// Takes the removal as far as it goes now.
+    pub(super) async fn remove(&self, case: &Case) -> Result<Next, Failed> {
+        let own = |held: &&String| is_own(held);
+        if !case.object.finalizers().iter().any(|held| own(&held)) {
+            return Ok(Next::Change);
+        }
+        if let Some(api) = &case.offer.api {
+            self.kinds.follow(&case.subject.promise, api);
+        }
+        if !self.delete_pipeline_is_done(case).await? {
+            return Ok(Next::Change);
+        }
+        if let Some(api) = &case.offer.api
+            && !self.requests_are_gone(case, api).await?
+        {
+            return Ok(Next::Change);
+        }
+        self.kinds.forget(&case.subject.promise);
+        self.workflow.delete_jobs(&case.subject).await?;
+        if !self.works_are_gone(case).await? {
+            return Ok(Next::Change);
+        }
+        self.delete_all::<PromiseRevision>(case).await?;
+        self.delete_all::<ClusterRoleBinding>(case).await?;
+        self.delete_all::<ClusterRole>(case).await?;
+        self.delete_all::<RoleBinding>(case).await?;
+        self.delete_all::<Role>(case).await?;
+        self.delete_all::<ServiceAccount>(case).await?;
+        self.delete_all::<ConfigMap>(case).await?;
+        if let Some(api) = &case.offer.api
+            && !self.definition_is_gone(api).await?
+        {
+            return Ok(Next::Change);
+        }
+        let kept: Vec<_> = case.object.finalizers().iter().filter(|held| !is_own(held)).collect();
+        let metadata = Map::from_iter([("finalizers".to_owned(), json!(kept))]);
+        objects::patch_metadata(&case.api, &case.object, metadata).await?;
+        self.wake_dependants(&case.subject.promise).await?;
+        Ok(Next::Change)
+    }
+
+    /// Runs the first delete pipeline, once no configure Job of a request runs.
+    async fn delete_pipeline_is_done(&self, case: &Case) -> Result<bool, Failed> {
+        let mut wanted = case.wanted(Action::Delete);
+        wanted.pipelines = &wanted.pipelines[..wanted.pipelines.len().min(1)];
+        let hash = names::fingerprint(&["delete", &case.offer.hash]);
+        wanted.hash = &hash;
+        if wanted.pipelines.is_empty() {
+            return Ok(true);
+        }
+        let configure = [
+            (labels::PROMISE_NAME, case.subject.promise.as_str()),
+            (labels::WORKFLOW_TYPE, Scope::Resource.as_str()),
+            (labels::WORKFLOW_ACTION, Action::Configure.as_str()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        if self.workflow.runs(&configure.into()).await? {
+            return Ok(false);
+        }
+        if is_marked(&case.promise.metadata, labels::MANUAL_RECONCILIATION) {
+            self.workflow.restart(&case.api, &wanted, case.now).await?;
+            return Ok(false);
+        }
+        let progress = self.workflow.advance(&wanted, case.now).await?;
+        let mut draft = case.draft();
+        draft.deleting(&progress, &wanted.names());
+        objects::write_status(&case.api, &case.object, &draft.finish()).await?;
+        Ok(progress.step == Step::Complete)
+    }
+
+    async fn requests_are_gone(&self, case: &Case, api: &RequestApi) -> Result<bool, Failed> {
+        let kind = (api.kind.as_str(), api.plural.as_str());
+        let all = objects::dynamic_plural(&self.client, &api.api_version(), kind, None);
+        let listed = match all.list(&ListParams::default()).await {
+            Ok(listed) => listed.items,
+            Err(error) if is_absent(&error) => return Ok(true),
+            Err(error) => return Err(Failed::to(format!("list {}", api.plural))(error)),
+        };
+        for request in listed.iter().filter(|request| !is_leaving(&request.metadata)) {
+            let namespace = request.namespace().unwrap_or_default();
+            let own =
+                objects::dynamic_plural(&self.client, &api.api_version(), kind, Some(&namespace));
+            objects::delete(&own, &request.name_any()).await?;
+        }
+        if let Some(first) = listed.first() {
+            let mut draft = case.draft();
+            let message = format!(
+                "waiting for the removal of {} {}, among them {}/{}",
+                listed.len(),
+                api.plural,
+                first.namespace().unwrap_or_default(),
+                first.name_any()
+            );
+            draft.set("message", json!(message));
+            objects::write_status(&case.api, &case.object, &draft.finish()).await?;
+        }
+        Ok(listed.is_empty())
+    }
+
+    async fn works_are_gone(&self, case: &Case) -> Result<bool, Failed> {
+        let api = self.works_api(case);
+        for work in self.works(case).await?.iter().filter(|work| !is_leaving(&work.metadata)) {
+            objects::delete(&api, &work.name_any()).await?;
+        }
+        if self.works(case).await?.is_empty() {
+            return Ok(true);
+        }
+        let (placements, sites) = (self.placements(case).await?, self.sites().await?);
+        let waiting: Option<Waiting> = rollup::removal(&placements, &sites);
+        if let Some(waiting) = waiting {
+            let mut draft = case.draft();
+            draft.removing(&waiting, None);
+            objects::write_status(&case.api, &case.object, &draft.finish()).await?;
+        }
+        Ok(false)
+    }
+
+    /// Deletes everything of a kind with the Promise's label, in all namespaces.
+    async fn delete_all<K>(&self, case: &Case) -> Result<(), Failed>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let all: Api<K> = Api::all(self.client.clone());
+        let owner = [(labels::PROMISE_NAME.to_owned(), case.subject.promise.clone())].into();
+        for object in objects::with_labels(&all, &owner).await? {
+            let (plural, name) = (K::plural(&()), object.name_any());
+            let url = K::url_path(&(), object.namespace().as_deref());
+            let request = kube::core::Request::new(url)
+                .delete(&name, &kube::api::DeleteParams::background())
+                .map_err(|error| {
+                    Failed::to(format!("delete {plural} {name}"))(kube::Error::BuildRequest(error))
+                })?;
+            match self.client.request_status::<K>(request).await {
+                Ok(_) => {}
+                Err(error) if is_absent(&error) => {}
+                Err(error) => return Err(Failed::to(format!("delete {plural} {name}"))(error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn definition_is_gone(&self, api: &RequestApi) -> Result<bool, Failed> {
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let name = api.crd_name();
+        objects::delete(&definitions, &name).await?;
+        let found = definitions.get_opt(&name).await;
+        found.map(|found| found.is_none()).map_err(Failed::to(format!("read {name}")))
+    }
+}
+
+fn is_own(finalizer: &str) -> bool {
+    [
+        finalizer::DEPENDENCIES_CLEANUP,
+        finalizer::WORKFLOWS_CLEANUP,
+        finalizer::REVISION_CLEANUP,
+        finalizer::RESOURCE_REQUEST_CLEANUP,
+        finalizer::DYNAMIC_CONTROLLER_CLEANUP,
+        finalizer::API_CRD_CLEANUP,
+        finalizer::DELETE_WORKFLOWS,
+    ]
+    .contains(&finalizer)
+}

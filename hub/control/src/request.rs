@@ -1,0 +1,328 @@
+//! Requests: from accepted to applied, and back to nothing.
+//!
+//! One reconcile goes as far as it can and waits for nothing: Jobs, Works and placements wake it.
+
+mod binding;
+mod kinds;
+mod removal;
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{Api, Client, ResourceExt, core::DynamicObject};
+use muster_api::{
+    Destination, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, conditions::kind,
+    labels,
+};
+use muster_plan::{
+    promise::{self, Offer},
+    request::{self, Draft, Idle},
+    rollup::{self, Rollup},
+    site,
+    workflow::{Action, Subject, engine::Step, read::INTERVAL_DEFAULT},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    events::Events,
+    objects::{self, Failed, is_leaving, is_marked},
+    queue::Next,
+    workflow::{self, Wanted, Workflow},
+};
+pub(crate) use kinds::{Kinds, RequestKey};
+
+/// How many requests are reconciled at once: enough to hide the API's latency, few enough that one
+/// Promise's burst does not keep the others' turn away for long.
+pub(crate) const AT_ONCE: usize = 16;
+/// The finalizers of a request: Kratix's four.
+const FINALIZERS: [&str; 4] = [
+    labels::finalizer::WORK_CLEANUP,
+    labels::finalizer::WORKFLOWS_CLEANUP,
+    labels::finalizer::DELETE_WORKFLOWS,
+    labels::finalizer::RESOURCE_BINDING_CLEANUP,
+];
+
+/// Reconciles requests.
+pub(crate) struct Requests {
+    client: Client,
+    events: Events,
+    workflow: Workflow,
+}
+
+/// A request and all that is decided from.
+struct Case {
+    promise: Promise,
+    offer: Offer,
+    request: DynamicObject,
+    subject: Subject,
+    requests: Api<DynamicObject>,
+    now: Timestamp,
+}
+
+impl Requests {
+    pub(crate) fn new(client: Client) -> Self {
+        let events = Events::new(client.clone(), "request");
+        let workflow = Workflow::new(client.clone(), events.clone());
+        Self { client, events, workflow }
+    }
+
+    /// Looks at one request and does what is to be done now.
+    pub(crate) async fn reconcile(self: Arc<Self>, key: RequestKey) -> Result<Next, Failed> {
+        let Some(case) = self.case(&key).await? else { return Ok(Next::Change) };
+        if is_leaving(&case.request.metadata) {
+            return self.remove(&case).await;
+        }
+        if is_leaving(&case.promise.metadata) {
+            return Ok(Next::Change);
+        }
+        if let Some(idle) = idle(&case) {
+            let mut draft = case.draft();
+            draft.idle(idle);
+            self.write(&case, draft).await?;
+            return Ok(Next::Change);
+        }
+        if !promise_is_settled(&case.promise) {
+            return Ok(Next::Change);
+        }
+        let Some(case) = self.prepare(case).await? else { return Ok(Next::Change) };
+        let binding = self.binding(&case).await?;
+        let case = self.bound(case, &binding).await?;
+        let interval = case.offer.workflows.interval.unwrap_or(INTERVAL_DEFAULT);
+        let spec_hash = case.hash();
+        let wanted = case.wanted(Action::Configure, &spec_hash);
+        if must_restart(&case, interval) {
+            self.workflow.restart(&case.requests, &wanted, case.now).await?;
+            return Ok(Next::Change);
+        }
+        let progress = self.workflow.advance(&wanted, case.now).await?;
+        let complete = progress.step == Step::Complete;
+        if complete {
+            self.prune(&case, &wanted.names()).await?;
+        }
+        let rollup = self.rollup(&case).await?;
+        let mut draft = case.draft();
+        draft.judge_again(&promise_available());
+        draft.workflow(&progress, &wanted.names());
+        draft.standing(&rollup);
+        if complete {
+            draft.settle_message(None);
+            draft.set("promiseVersion", json!(promise::version(&case.promise)));
+            draft.set("resourceBindingVersion", json!(binding.spec.version));
+            draft.works(&rollup);
+        }
+        let done_before = was_reconciled(&case.request);
+        let written = self.write(&case, draft).await?;
+        if complete {
+            self.binding_applied(&binding, &case).await?;
+            if written && !done_before && rollup.reconciled.truth.as_str() == "True" {
+                let about = workflow::reference(&case.subject, &case.request);
+                self.events.normal(&about, "ReconcileSucceeded", "Successfully reconciled").await;
+            }
+        }
+        Ok(next(&progress.step, &rollup, interval, case.now))
+    }
+
+    /// Reads the request, its Promise, and what the Promise offers; `None` when there is nothing to
+    /// do for it.
+    async fn case(&self, key: &RequestKey) -> Result<Option<Case>, Failed> {
+        let promises: Api<Promise> = Api::all(self.client.clone());
+        let promise = promises.get_opt(&key.promise).await;
+        let promise = promise.map_err(Failed::to(format!("read Promise {}", key.promise)))?;
+        let Some(promise) = promise else { return Ok(None) };
+        let generation = promise.metadata.generation.unwrap_or_default();
+        let Ok(offer) = Offer::read(&key.promise, generation, &promise.spec) else {
+            return Ok(None);
+        };
+        let Some(api) = offer.api.clone() else { return Ok(None) };
+        let requests = objects::dynamic_plural(
+            &self.client,
+            &api.api_version(),
+            (&api.kind, &api.plural),
+            Some(&key.namespace),
+        );
+        let request = requests.get_opt(&key.name).await;
+        let request = request
+            .map_err(Failed::to(format!("read {} {}/{}", api.kind, key.namespace, key.name)))?;
+        let Some(request) = request else { return Ok(None) };
+        let uid = request.uid().unwrap_or_default();
+        let subject = request::subject(
+            &key.promise,
+            &api,
+            (&key.namespace, &key.name, &uid),
+            offer.workflows.namespace.as_deref(),
+        );
+        let now = Timestamp::now();
+        Ok(Some(Case { promise, offer, request, subject, requests, now }))
+    }
+
+    /// Finalizers and the Promise's label, in one write.
+    async fn prepare(&self, mut case: Case) -> Result<Option<Case>, Failed> {
+        let held = case.request.finalizers();
+        let missing = FINALIZERS.iter().any(|own| !held.iter().any(|held| held == own));
+        let label = case.request.labels().get(labels::PROMISE_NAME);
+        if !missing && label == Some(&case.subject.promise) {
+            return Ok(Some(case));
+        }
+        let mut all = held.to_vec();
+        all.extend(FINALIZERS.iter().map(|own| (*own).to_owned()));
+        all.sort();
+        all.dedup();
+        let mut metadata = Map::new();
+        metadata.insert("finalizers".to_owned(), json!(all));
+        metadata.insert("labels".to_owned(), json!({ labels::PROMISE_NAME: case.subject.promise }));
+        case.request = objects::patch_metadata(&case.requests, &case.request, metadata).await?;
+        Ok(Some(case))
+    }
+
+    /// A request that is bound to an exact version follows that revision's spec.
+    async fn bound(&self, mut case: Case, binding: &ResourceBinding) -> Result<Case, Failed> {
+        let version = &binding.spec.version;
+        if version == binding::LATEST || version == promise::version(&case.promise) {
+            return Ok(case);
+        }
+        let name = promise::revision_name(&case.subject.promise, version);
+        let revisions: Api<PromiseRevision> = Api::all(self.client.clone());
+        let revision = revisions.get_opt(&name).await;
+        let revision = revision.map_err(Failed::to(format!("read PromiseRevision {name}")))?;
+        let Some(revision) = revision else {
+            let about = workflow::reference(&case.subject, &case.request);
+            let note = format!("there is no PromiseRevision of version {version}");
+            self.events.warning(&about, "FailedPromiseRevisionLookup", &note).await;
+            return Ok(case);
+        };
+        if let Ok(offer) = Offer::read(&case.subject.promise, 0, &revision.spec.promise_spec) {
+            case.offer = offer;
+            case.promise.spec = revision.spec.promise_spec;
+        }
+        Ok(case)
+    }
+
+    /// Works of pipelines that the Promise no longer has go once the others have succeeded.
+    async fn prune(&self, case: &Case, names: &[&str]) -> Result<(), Failed> {
+        let api = self.works_api(case);
+        for work in self.works(case).await? {
+            let pipeline = work.labels().get(labels::PIPELINE_NAME).map_or("", String::as_str);
+            if !names.contains(&pipeline) && !is_leaving(&work.metadata) {
+                objects::delete(&api, &work.name_any()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn rollup(&self, case: &Case) -> Result<Rollup, Failed> {
+        let works = self.works(case).await?;
+        let placements = self.placements(case).await?;
+        let sites = self.sites().await?;
+        Ok(rollup::works(rollup::View {
+            owner: rollup::Owner::Request,
+            works: &works,
+            placements: &placements,
+            sites: &sites,
+            now: case.now,
+        }))
+    }
+
+    async fn works(&self, case: &Case) -> Result<Vec<Work>, Failed> {
+        objects::with_labels(&self.works_api(case), &case.subject.labels()).await
+    }
+
+    async fn placements(&self, case: &Case) -> Result<Vec<WorkPlacement>, Failed> {
+        let api = Api::namespaced(self.client.clone(), &case.subject.job_namespace);
+        let mut found = case.subject.labels();
+        found.remove(labels::WORKFLOW_TYPE);
+        objects::with_labels(&api, &found).await
+    }
+
+    async fn sites(&self) -> Result<site::Sites, Failed> {
+        let api: Api<Destination> = Api::all(self.client.clone());
+        let listed = api.list(&kube::api::ListParams::default()).await;
+        Ok(site::sites(&listed.map_err(Failed::to("list Destinations"))?.items))
+    }
+
+    fn works_api(&self, case: &Case) -> Api<Work> {
+        Api::namespaced(self.client.clone(), &case.subject.job_namespace)
+    }
+
+    async fn write(&self, case: &Case, draft: Draft) -> Result<bool, Failed> {
+        objects::write_status(&case.requests, &case.request, &draft.finish()).await
+    }
+}
+
+impl Case {
+    fn draft(&self) -> Draft {
+        Draft::new(&self.request.data["status"], self.generation(), self.now)
+    }
+
+    fn generation(&self) -> i64 {
+        self.request.metadata.generation.unwrap_or_default()
+    }
+
+    fn hash(&self) -> String {
+        request::hash(&self.offer.hash, self.generation(), &self.request.data["spec"])
+    }
+
+    fn wanted<'a>(&'a self, action: Action, hash: &'a str) -> Wanted<'a> {
+        Wanted {
+            object: &self.request,
+            subject: &self.subject,
+            action,
+            pipelines: self.offer.workflows.of(self.subject.scope, action),
+            hash,
+            selectors: &self.promise.spec.destination_selectors,
+        }
+    }
+}
+
+/// Why nothing runs, if nothing does.
+fn idle(case: &Case) -> Option<Idle<'_>> {
+    let paused = |metadata| is_marked(metadata, labels::PAUSED);
+    if paused(&case.promise.metadata) || paused(&case.request.metadata) {
+        return Some(Idle::Paused);
+    }
+    let unavailable = !promise::status::available(&case.promise);
+    unavailable.then_some(Idle::PromiseUnavailable(&case.subject.promise))
+}
+
+/// Whether the Promise's own workflow is complete for its present spec; while it runs, its requests
+/// stay as they are and are woken at its end.
+fn promise_is_settled(promise: &Promise) -> bool {
+    let observed = promise.status.as_ref().and_then(|status| status.observed_generation);
+    observed == promise.metadata.generation
+}
+
+fn must_restart(case: &Case, interval: Duration) -> bool {
+    let metadata = &case.request.metadata;
+    let draft = case.draft();
+    let due = draft.workflow_ended_at().is_some_and(|ended| {
+        SignedDuration::try_from(interval).is_ok_and(|interval| ended + interval <= case.now)
+    });
+    due || is_marked(metadata, labels::MANUAL_RECONCILIATION)
+        || is_marked(metadata, labels::RUN_FROM_START)
+        || draft.is_reconciled_for("PausedReconciliation")
+}
+
+fn promise_available() -> muster_api::conditions::Verdict {
+    muster_api::conditions::Verdict::new(
+        kind::PROMISE_AVAILABLE,
+        muster_api::conditions::Truth::True,
+        "PromiseAvailable",
+        "Promise is available",
+    )
+}
+
+fn was_reconciled(request: &DynamicObject) -> bool {
+    let conditions = request.data.pointer("/status/conditions").and_then(Value::as_array);
+    let mut reconciled = conditions.into_iter().flatten().filter(|c| c["type"] == kind::RECONCILED);
+    reconciled.any(|condition| condition["status"] == "True")
+}
+
+/// When to look again though nothing changes: a retry, an offline deadline, the interval.
+fn next(step: &Step, rollup: &Rollup, interval: Duration, now: Timestamp) -> Next {
+    let until = match step {
+        Step::Suspended { until, .. } => *until,
+        _ => rollup.wake_at,
+    };
+    let wait =
+        until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO));
+    Next::After(wait.unwrap_or(interval).min(interval))
+}

@@ -1,0 +1,166 @@
+//! Which kinds of requests are followed: one watch for each Promise with an API, begun when its CRD
+//! is established, ended when the Promise goes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Client, ResourceExt,
+    core::{DynamicObject, PartialObjectMeta},
+    runtime::{WatchStreamExt, watcher},
+};
+use muster_plan::promise::RequestApi;
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{objects, queue::Triggers};
+
+/// A request, and the Promise that it is of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct RequestKey {
+    /// The Promise.
+    pub(crate) promise: String,
+    /// The request's namespace.
+    pub(crate) namespace: String,
+    /// The request's name.
+    pub(crate) name: String,
+}
+
+/// The kinds that are followed.
+#[derive(Clone)]
+pub(crate) struct Kinds {
+    client: Client,
+    requests: Triggers<RequestKey>,
+    promises: Triggers<String>,
+    followed: Arc<Mutex<BTreeMap<String, Followed>>>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+struct Followed {
+    api: (String, String),
+    wake: Arc<Notify>,
+    end: CancellationToken,
+}
+
+impl Kinds {
+    pub(crate) fn new(
+        client: Client,
+        requests: Triggers<RequestKey>,
+        promises: Triggers<String>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let followed = Arc::default();
+        Self { client, requests, promises, followed, tasks: TaskTracker::new(), shutdown }
+    }
+
+    /// Follows the requests of a Promise, if that is not done already.
+    pub(crate) fn follow(&self, promise: &str, api: &RequestApi) {
+        let identity = (api.api_version(), api.plural.clone());
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if followed.get(promise).is_some_and(|held| held.api == identity) {
+            return;
+        }
+        let (wake, end) = (Arc::new(Notify::new()), self.shutdown.child_token());
+        let watch = Watch {
+            promise: promise.to_owned(),
+            requests: self.requests.clone(),
+            promises: self.promises.clone(),
+            known: BTreeSet::new(),
+        };
+        let kind = (api.kind.as_str(), api.plural.as_str());
+        let objects = objects::metadata_plural(&self.client, &api.api_version(), kind);
+        self.tasks.spawn(watch.run(objects, wake.clone(), end.clone()));
+        if let Some(old) =
+            followed.insert(promise.to_owned(), Followed { api: identity, wake, end })
+        {
+            old.end.cancel();
+        }
+    }
+
+    /// Looks again at all requests of a Promise.
+    pub(crate) fn wake(&self, promise: &str) {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = followed.get(promise) {
+            held.wake.notify_one();
+        }
+    }
+
+    /// Ends the watch of a Promise that goes.
+    pub(crate) fn forget(&self, promise: &str) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = followed.remove(promise) {
+            held.end.cancel();
+        }
+    }
+
+    /// Waits for the end of all watches.
+    pub(crate) async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// What is seen of a request.
+type Seen = PartialObjectMeta<DynamicObject>;
+
+/// The watch of one kind.
+struct Watch {
+    promise: String,
+    requests: Triggers<RequestKey>,
+    promises: Triggers<String>,
+    known: BTreeSet<RequestKey>,
+}
+
+impl Watch {
+    async fn run(mut self, api: Api<Seen>, wake: Arc<Notify>, end: CancellationToken) {
+        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let mut events = Box::pin(events);
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = wake.notified() => {
+                    for key in &self.known {
+                        self.requests.look_at(key.clone()).await;
+                    }
+                }
+                event = events.next() => match event {
+                    Some(Ok(event)) => self.take(event).await,
+                    Some(Err(error)) => {
+                        let (promise, error) = (&self.promise, crate::queue::chain(&error));
+                        tracing::warn!(promise, error, "the watch of requests begins again");
+                    }
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn take(&mut self, event: watcher::Event<Seen>) {
+        match event {
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                let key = self.key(&object);
+                self.known.insert(key.clone());
+                self.requests.look_at(key).await;
+            }
+            watcher::Event::Delete(object) => {
+                let key = self.key(&object);
+                self.known.remove(&key);
+                self.requests.look_at(key).await;
+                self.promises.look_at(self.promise.clone()).await;
+            }
+            watcher::Event::Init | watcher::Event::InitDone => {}
+        }
+    }
+
+    fn key(&self, object: &impl ResourceExt) -> RequestKey {
+        RequestKey {
+            promise: self.promise.clone(),
+            namespace: object.namespace().unwrap_or_default(),
+            name: object.name_any(),
+        }
+    }
+}

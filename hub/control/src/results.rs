@@ -1,0 +1,285 @@
+//! What pipelines hand over: files become a Work, status goes into status.
+//!
+//! A pod may hand over only for the Job that it belongs to: its token names the pod, the pod its
+//! Job, the Job the object. Handing over twice is handing over once. A refusal is also recorded on
+//! the pipeline, where the person who can correct it looks.
+
+use std::{io::Read, sync::Arc};
+
+use bytes::Bytes;
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Pod},
+    jiff::{SignedDuration, Timestamp},
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    core::DynamicObject,
+};
+use muster_api::{Promise, labels, promise::PipelineStatus};
+use muster_core::{FileSet, content::OUTPUT_BYTES_MAX};
+use muster_plan::{
+    admit::Refusal,
+    promise::Offer,
+    request,
+    work::{self, Control, Output, control},
+    workflow::{Scope, Subject, engine::phase, job::ATTEMPT_LABEL},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    content::ContentStore,
+    objects::{self, Failed},
+    work::put,
+};
+
+/// Most bytes of a request body: the output limit, if nothing of it could be compressed, and what
+/// its paths add.
+pub const RESULT_BODY_MAX: usize = OUTPUT_BYTES_MAX + (1 << 20);
+/// Most bytes of the unpacked body: the output, its metadata files and all paths.
+const UNPACKED_MAX: usize = OUTPUT_BYTES_MAX + (12 << 20);
+/// How often a status write is tried when others write the object at the same time.
+const WRITE_ATTEMPTS: usize = 8;
+
+/// One handing over.
+#[derive(Debug, Clone)]
+pub struct ResultCall {
+    /// The pod that the caller's token is bound to.
+    pub pod_name: String,
+    /// Its UID.
+    pub pod_uid: String,
+    /// The namespace in the path.
+    pub namespace: String,
+    /// The Job in the path.
+    pub job: String,
+    /// The part in the path: `output` or `status`.
+    pub part: String,
+    /// A file set, zstd-compressed.
+    pub body: Bytes,
+}
+
+/// Takes what pipelines hand over.
+#[derive(Clone)]
+pub struct Results {
+    client: Client,
+    content: ContentStore,
+}
+
+/// The object that a Job runs for.
+struct Origin {
+    promise: Promise,
+    subject: Subject,
+    pipeline: String,
+    hash: String,
+    attempt: i64,
+}
+
+impl Results {
+    /// With the client of the results controller.
+    pub(crate) fn new(client: Client) -> Arc<Self> {
+        let content = ContentStore::new(client.clone());
+        Arc::new(Self { client, content })
+    }
+
+    /// Takes one part of a Job's result.
+    pub async fn handle(&self, call: ResultCall) -> Result<(), Refusal> {
+        let origin = self.authorise(&call).await?;
+        let files = unpack(&call.body)?;
+        let taken = match call.part.as_str() {
+            "output" => self.take_output(&origin, &files).await,
+            "status" => self.take_status(&origin, &files).await,
+            other => Err(Refusal::not_found(format!("there is no part {other:?} of a result"))),
+        };
+        if let Err(refusal) = &taken
+            && refusal.code == 422
+        {
+            self.record_refusal(&origin, &refusal.message).await?;
+        }
+        taken
+    }
+
+    /// Follows the token's pod to its Job and on to the object.
+    async fn authorise(&self, call: &ResultCall) -> Result<Origin, Refusal> {
+        let denied = || {
+            let ResultCall { namespace, job, .. } = call;
+            Refusal::forbidden(format!(
+                "only a pod of Job {namespace}/{job} may hand over its result"
+            ))
+        };
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &call.namespace);
+        let pod = pods.get_opt(&call.pod_name).await.map_err(unavailable)?.ok_or_else(denied)?;
+        let jobs: Api<Job> = Api::namespaced(self.client.clone(), &call.namespace);
+        let job = jobs.get_opt(&call.job).await.map_err(unavailable)?.ok_or_else(denied)?;
+        let owned = pod.owner_references().iter().any(|owner| {
+            owner.kind == "Job" && owner.name == call.job && Some(&owner.uid) == job.uid().as_ref()
+        });
+        if call.pod_uid.is_empty() || pod.uid().as_ref() != Some(&call.pod_uid) || !owned {
+            return Err(denied());
+        }
+        self.origin(&job).await
+    }
+
+    async fn origin(&self, job: &Job) -> Result<Origin, Refusal> {
+        let label = |key: &str| job.labels().get(key).cloned().unwrap_or_default();
+        let unknown =
+            || Refusal::not_found(format!("Job {} is not of a Promise's workflow", job.name_any()));
+        let name = label(labels::PROMISE_NAME);
+        let promises: Api<Promise> = Api::all(self.client.clone());
+        let promise = promises.get_opt(&name).await.map_err(unavailable)?.ok_or_else(unknown)?;
+        let offer = Offer::read(&name, 0, &promise.spec).map_err(|_| unknown())?;
+        let namespace = offer.workflows.namespace.as_deref();
+        let subject = if label(labels::WORKFLOW_TYPE) == Scope::Promise.as_str() {
+            Subject::promise(&name, &promise.uid().unwrap_or_default(), namespace)
+        } else {
+            let api = offer.api.as_ref().ok_or_else(unknown)?;
+            let (resource, own) = (label(labels::RESOURCE_NAME), label(labels::RESOURCE_NAMESPACE));
+            request::subject(&name, api, (&own, &resource, ""), namespace)
+        };
+        Ok(Origin {
+            promise,
+            subject,
+            pipeline: label(labels::PIPELINE_NAME),
+            hash: label(labels::HASH),
+            attempt: label(ATTEMPT_LABEL).parse().unwrap_or(1),
+        })
+    }
+
+    async fn take_output(&self, origin: &Origin, files: &FileSet) -> Result<(), Refusal> {
+        let Origin { promise, subject, pipeline, .. } = origin;
+        let output = work::read(files, subject.scope, &promise.spec.destination_selectors)
+            .map_err(|error| Refusal::invalid(error.to_string()))?;
+        match output {
+            Output::Wait => Ok(()),
+            Output::Groups(groups) => {
+                let put = put(&self.client, &self.content, subject, Some(pipeline), groups).await;
+                put.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))
+            }
+        }
+    }
+
+    async fn take_status(&self, origin: &Origin, files: &FileSet) -> Result<(), Refusal> {
+        let (mut handed, control) =
+            control::handed(files).map_err(|error| Refusal::invalid(error.to_string()))?;
+        if origin.subject.scope == Scope::Promise {
+            handed.retain(|key, _| key == "message");
+        }
+        if handed.is_empty() && !control.waits() {
+            return Ok(());
+        }
+        request::merge(&Value::Null, &handed)
+            .map_err(|cause| Refusal::invalid(format!("invalid status.yaml: {cause}")))?;
+        if control.waits() {
+            self.suspend(origin).await?;
+        }
+        self.write(origin, |object| {
+            let mut status = request::merge(&object.data["status"], &handed)?;
+            if control.waits() {
+                wait(&mut status, object, origin, &control);
+            }
+            Ok(status)
+        })
+        .await
+    }
+
+    async fn record_refusal(&self, origin: &Origin, message: &str) -> Result<(), Refusal> {
+        self.write(origin, |object| {
+            let mut status = request::merge(&object.data["status"], &Map::new())?;
+            with_entry(&mut status, origin, |entry| {
+                entry.phase = phase::FAILED.to_owned();
+                entry.message = Some(message.to_owned());
+            });
+            Ok(status)
+        })
+        .await
+    }
+
+    /// Sets the label that a person removes to go on.
+    async fn suspend(&self, origin: &Origin) -> Result<(), Refusal> {
+        let label = json!({ labels::WORKFLOW_SUSPENDED: "true" });
+        let patch = Patch::Merge(json!({ "metadata": { "labels": label } }));
+        let name = &origin.subject.name;
+        let patched = self.api(origin).patch(name, &PatchParams::default(), &patch).await;
+        patched.map(drop).map_err(unavailable)
+    }
+
+    /// Changes the object's status, and tries again when another write came between.
+    async fn write(
+        &self,
+        origin: &Origin,
+        change: impl Fn(&DynamicObject) -> Result<Value, String>,
+    ) -> Result<(), Refusal> {
+        let api = self.api(origin);
+        let mut last = None;
+        for _ in 0..WRITE_ATTEMPTS {
+            let found = api.get_opt(&origin.subject.name).await.map_err(unavailable)?;
+            let object = found.ok_or_else(|| {
+                let Subject { kind, name, .. } = &origin.subject;
+                Refusal::not_found(format!("{kind} {name} is gone: its result is of no use"))
+            })?;
+            let status = change(&object).map_err(|cause| Refusal::invalid(cause))?;
+            match objects::write_status(&api, &object, &status).await {
+                Ok(_) => return Ok(()),
+                Err(failed) => last = Some(failed),
+            }
+        }
+        let cause = last.as_ref().map(|failed: &Failed| crate::queue::chain(failed));
+        Err(Refusal::unavailable(cause.unwrap_or_default()))
+    }
+
+    fn api(&self, origin: &Origin) -> Api<DynamicObject> {
+        let Subject { kind, plural, namespace, .. } = &origin.subject;
+        let api_version = origin.subject.api_version();
+        objects::dynamic_plural(&self.client, &api_version, (kind, plural), namespace.as_deref())
+    }
+}
+
+/// Marks the pipeline as waiting.
+fn wait(status: &mut Value, object: &DynamicObject, origin: &Origin, asked: &Control) {
+    let generation = object.metadata.generation;
+    let retry_at = asked
+        .retry_after
+        .and_then(|wait| SignedDuration::try_from(wait).ok())
+        .map(|wait| request::seconds(Timestamp::now() + wait));
+    with_entry(status, origin, |entry| {
+        entry.phase = phase::SUSPENDED.to_owned();
+        entry.message = (!asked.message.is_empty()).then(|| asked.message.clone());
+        entry.next_retry_at = retry_at;
+        entry.attempts = Some(origin.attempt);
+    });
+    status["kratix"]["workflows"]["suspendedGeneration"] = json!(generation);
+}
+
+/// Changes what status says of the pipeline in this run.
+fn with_entry(status: &mut Value, origin: &Origin, change: impl FnOnce(&mut PipelineStatus)) {
+    let mut entries = request::recorded(status);
+    let found = entries.iter().position(|entry| entry.name == origin.pipeline);
+    let index = found.unwrap_or_else(|| {
+        entries.push(PipelineStatus { name: origin.pipeline.clone(), ..PipelineStatus::default() });
+        entries.len() - 1
+    });
+    let entry = &mut entries[index];
+    change(entry);
+    entry.hash = Some(origin.hash.clone());
+    entry.last_transition_time = Some(request::seconds(Timestamp::now()));
+    status["kratix"]["workflows"]["pipelines"] = json!(entries);
+}
+
+/// Unpacks a body within its limit.
+fn unpack(body: &[u8]) -> Result<FileSet, Refusal> {
+    let wrong = |cause: String| Refusal::bad_request(format!("the result cannot be read: {cause}"));
+    let decoder = zstd::Decoder::new(body).map_err(|error| wrong(error.to_string()))?;
+    let mut bytes = Vec::new();
+    let mut bounded = decoder.take(UNPACKED_MAX as u64 + 1);
+    bounded.read_to_end(&mut bytes).map_err(|error| wrong(error.to_string()))?;
+    if bytes.len() > UNPACKED_MAX {
+        return Err(Refusal::invalid(format!(
+            "the output is larger than {OUTPUT_BYTES_MAX} bytes: write less, or refer to files \
+             elsewhere"
+        )));
+    }
+    FileSet::decode(&bytes).map_err(|error| Refusal::invalid(error.to_string()))
+}
+
+fn unavailable(error: kube::Error) -> Refusal {
+    Refusal::unavailable(crate::queue::chain(&error))
+}
