@@ -31,7 +31,25 @@ pub async fn run(filter: &[String]) -> usize {
         ends_when_it_makes_too_many_processes,
         cannot_write_more_than_its_limit,
     ];
-    run_all(&tests, filter).await
+    let mut failed = run_all(&tests, filter).await;
+    if filter.iter().any(|part| part == "bench") {
+        let bench: [Test; 1] = tests![bench];
+        failed += run_all(&bench, filter).await;
+    }
+    failed
+}
+
+/// Prints what one sandbox costs: `cargo test -p muster-runner --test executors -- bench`.
+async fn bench() {
+    let rig = rig().await;
+    let mut times = Vec::new();
+    for _ in 0..50 {
+        let started = std::time::Instant::now();
+        rig.run(script(":")).await.unwrap();
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    println!("one sandboxed container: median {:?}, slowest {:?}", times[25], times[49]);
 }
 
 async fn rig() -> Rig {
