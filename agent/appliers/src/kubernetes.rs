@@ -112,7 +112,13 @@ impl Kubernetes {
         for same_rank in sorted.chunk_by(|one, two| rank(one) == rank(two)) {
             let applied = same_rank.iter().map(|object| self.apply_one(object, &previous).boxed());
             live.extend(several(applied.collect()).await?);
-            self.establish(same_rank).await?;
+            if self.establish(same_rank).await? {
+                for definition in live.iter_mut().filter(|o| ObjectRef::of(o).is_crd()) {
+                    let object = ObjectRef::of(definition);
+                    let now = self.api.read(&object).await.map_err(|e| failure(&object, &e))?;
+                    *definition = now.unwrap_or_default();
+                }
+            }
         }
         for object in &live {
             self.mark_clean(&job.key, object);
@@ -226,37 +232,68 @@ impl Kubernetes {
         Ok(several(entries.collect()).await?.into_iter().collect())
     }
 
-    /// Waits until the kinds that were just defined are served.
-    async fn establish(&self, objects: &[&Document<Value>]) -> Result<(), Failure> {
+    /// Waits until the kinds that were just defined are served; false if there are none.
+    async fn establish(&self, objects: &[&Document<Value>]) -> Result<bool, Failure> {
+        let deadline = tokio::time::Instant::now() + ESTABLISH_MAX;
         let mut any = false;
         for document in objects.iter().filter(|o| ObjectRef::of(&o.value).is_crd()) {
             any = true;
             let object = ObjectRef::of(&document.value);
-            let deadline = tokio::time::Instant::now() + ESTABLISH_MAX;
-            loop {
-                let live = self.api.read(&object).await.map_err(|e| refused(document, &e))?;
-                let verdict = live.as_ref().map(readiness::crd);
-                match verdict {
-                    Some((Health::Healthy, _)) => break,
-                    Some((Health::Degraded, why)) => {
-                        let message = format!("{object} ({}): {why}", document.place);
-                        return Err(Failure::retried("Rejected", message));
-                    }
-                    _ if tokio::time::Instant::now() > deadline => {
-                        let message = format!(
-                            "{object} ({}): its kinds are not served after {ESTABLISH_MAX:?}",
-                            document.place
-                        );
-                        return Err(Failure::retried("NotEstablished", message));
-                    }
-                    _ => tokio::time::sleep(ESTABLISH_LOOK).await,
+            while !self.is_served(&object, document).await? {
+                if tokio::time::Instant::now() > deadline {
+                    let place = &document.place;
+                    let message = format!(
+                        "{object} ({place}): its kinds are not served after {ESTABLISH_MAX:?}"
+                    );
+                    return Err(Failure::retried("NotEstablished", message));
                 }
+                tokio::time::sleep(ESTABLISH_LOOK).await;
             }
         }
         if any {
             self.api.forget_kinds();
         }
-        Ok(())
+        Ok(any)
+    }
+
+    /// Whether a definition is established and its newest kind is found by discovery, which follows a
+    /// moment later.
+    async fn is_served(
+        &self,
+        crd: &ObjectRef,
+        document: &Document<Value>,
+    ) -> Result<bool, Failure> {
+        let live = self.api.read(crd).await.map_err(|error| refused(document, &error))?;
+        let Some(live) = live else { return Ok(false) };
+        match readiness::crd(&live) {
+            (Health::Healthy, _) => {}
+            (Health::Degraded, why) => {
+                let message = format!("{crd} ({}): {why}", document.place);
+                return Err(Failure::retried("Rejected", message));
+            }
+            _ => return Ok(false),
+        }
+        let text = |pointer| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let versions = live.pointer("/spec/versions").and_then(Value::as_array);
+        for version in versions.into_iter().flatten() {
+            let name = version.get("name").and_then(Value::as_str).unwrap_or_default();
+            if version.get("served").and_then(Value::as_bool) != Some(true) {
+                continue;
+            }
+            let kind = ObjectRef {
+                group: text("/spec/group").to_owned(),
+                version: name.to_owned(),
+                kind: text("/spec/names/kind").to_owned(),
+                namespace: String::new(),
+                name: String::new(),
+            };
+            match self.api.resource(&kind).await {
+                Ok(_) => {}
+                Err(ApiError::UnknownKind { .. }) => return Ok(false),
+                Err(error) => return Err(refused(document, &error)),
+            }
+        }
+        Ok(true)
     }
 
     /// An object as it is, and what of it is not as applied.

@@ -81,8 +81,8 @@ impl Library {
         entry.known = Some(Err(Failure::retried("ContentUnavailable", gone)));
     }
 
-    /// Forgets what no order names.
+    /// Forgets what no order names; a fetch in flight is kept, so that it is not begun twice.
     pub(crate) fn retain(&mut self, wanted: &BTreeSet<Digest>) {
-        self.0.retain(|digest, _| wanted.contains(digest));
+        self.0.retain(|digest, entry| entry.fetching || wanted.contains(digest));
     }
 }

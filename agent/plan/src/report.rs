@@ -81,6 +81,10 @@ fn absent(slot: &Slot, now: Duration, pace: &Pace) -> Option<Verdict> {
 
 fn present(slot: &Slot, now: Duration, pace: &Pace) -> Option<Verdict> {
     let order = slot.order.as_ref()?;
+    // What stands in the way now, whatever an earlier attempt ran into.
+    if let Some(note) = slot.note.as_ref().filter(|note| note.reason == CONFLICT) {
+        return Some((Phase::Failed, CONFLICT.to_owned(), note.message.clone()));
+    }
     if let Some(failure) = &slot.failure {
         let phase = if failure.refused { Phase::Refused } else { Phase::Failed };
         return Some((phase, failure.reason.clone(), failure.message.clone()));
@@ -88,9 +92,6 @@ fn present(slot: &Slot, now: Duration, pace: &Pace) -> Option<Verdict> {
     if slot.held.applied == Some(order.digest) {
         slot.observed.as_ref()?;
         return Some((Phase::Applied, "Applied".to_owned(), "applied as ordered".to_owned()));
-    }
-    if let Some(note) = slot.note.as_ref().filter(|note| note.reason == CONFLICT) {
-        return Some((Phase::Failed, CONFLICT.to_owned(), note.message.clone()));
     }
     let applying = slot.doing.as_ref().is_some_and(|d| matches!(d.kind, Kind::Apply { .. }));
     let phase = if applying { Phase::Applying } else { Phase::Pending };

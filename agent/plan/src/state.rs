@@ -174,7 +174,10 @@ impl AgentState {
                 let Kind::Apply { digest, base, contents } = doing.kind else { return };
                 let (pace, jitter) = (&self.pace, &mut self.jitter);
                 // What does not last is repaired later each time; a look without drift forgets it.
-                slot.retry.again(now, pace, jitter);
+                // A newer order, which came meanwhile, need not wait.
+                if slot.order.as_ref().is_some_and(|order| order.digest == digest) {
+                    slot.retry.again(now, pace, jitter);
+                }
                 slot.looks = 0;
                 slot.failure = None;
                 slot.observe(seen, now, pace, jitter);

@@ -66,7 +66,10 @@ fn start() -> Option<Cluster> {
     let dir = tempfile::tempdir().unwrap();
     let [client_port, peer_port, api_port] = [(); 3].map(|()| free_port());
     let key = dir.path().join("sa.key");
-    fs::write(&key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let public_key = dir.path().join("sa.pub");
+    let pair = rcgen::KeyPair::generate().unwrap();
+    fs::write(&key, pair.serialize_pem()).unwrap();
+    fs::write(&public_key, pair.public_key_pem()).unwrap();
     let tokens = dir.path().join("tokens.csv");
     fs::write(&tokens, format!("{TOKEN},admin,admin,system:masters\n")).unwrap();
     let path = |name: &str| dir.path().join(name).display().to_string();
@@ -87,7 +90,7 @@ fn start() -> Option<Cluster> {
         "--authorization-mode=RBAC",
         &format!("--token-auth-file={}", tokens.display()),
         "--service-account-issuer=https://kubernetes.default.svc",
-        &format!("--service-account-key-file={}", key.display()),
+        &format!("--service-account-key-file={}", public_key.display()),
         &format!("--service-account-signing-key-file={}", key.display()),
         "--service-cluster-ip-range=10.0.0.0/24",
         "--disable-admission-plugins=ServiceAccount",
