@@ -17,7 +17,7 @@ use tonic::Status;
 use tracing::debug;
 
 use crate::{
-    config::SEND_TIME_MAX,
+    config::{HELLO_TIME_MAX, SEND_TIME_MAX},
     door::{Connection, Shared},
     enrolment::refusal,
 };
@@ -29,6 +29,8 @@ pub(crate) async fn download(
     agent: &DestinationName,
     digest: Digest,
 ) -> Result<impl Stream<Item = Result<ContentChunk, Status>> + use<>, Status> {
+    // An agent that comes back with its orders may ask before its session has looked at them.
+    let _ = timeout(HELLO_TIME_MAX, connection.shown.subscribe().wait_for(Option::is_some)).await;
     if !may_have(connection, digest) {
         return Err(Status::permission_denied(format!(
             "the assignment of {agent} does not name content {}",
@@ -51,7 +53,7 @@ pub(crate) async fn download(
 
 /// Whether the agent's session has shown it an assignment that names this content.
 fn may_have(connection: &Connection, digest: Digest) -> bool {
-    let shown = connection.shown.load();
+    let shown = connection.shown.borrow();
     shown.as_ref().is_some_and(|shown| shown.orders.values().any(|order| order.digest == digest))
 }
 

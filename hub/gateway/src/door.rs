@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use muster_core::Assignment;
@@ -23,7 +22,7 @@ use muster_wire::{
 use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -103,8 +102,9 @@ pub(crate) struct Connection {
     pub(crate) not_after: AtomicI64,
     /// Whether it has a session: without one it may not stay.
     pub(crate) in_session: AtomicBool,
-    /// The assignment that its session has shown: what it may download.
-    pub(crate) shown: ArcSwapOption<Assignment>,
+    /// The assignment that its session has shown: what it may download. `None` before the first and
+    /// after the end.
+    pub(crate) shown: watch::Sender<Option<Arc<Assignment>>>,
     /// Ends the connection, last words included.
     pub(crate) cut: CancellationToken,
 }
@@ -245,7 +245,7 @@ async fn greet(
         from,
         not_after: AtomicI64::new(not_after),
         in_session: AtomicBool::new(false),
-        shown: ArcSwapOption::empty(),
+        shown: watch::Sender::default(),
         cut: CancellationToken::new(),
     };
     Some((stream, Arc::new(connection)))

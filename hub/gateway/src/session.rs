@@ -130,7 +130,7 @@ impl Session {
         presence.connected(&agent, session, facts);
         let present = Present { presence, peer: self.peer.clone(), session };
         let end = self.converse(&mut inbound).await;
-        self.connection.shown.store(None);
+        self.connection.shown.send_replace(None);
         drop(present);
         info!(%agent, session, why = end.why(), "Session ended");
         if let Some(goodbye) = end.goodbye() {
@@ -210,7 +210,7 @@ impl Session {
         let document = assignment.encode();
         let digest = Digest::of(&document);
         if self.held == Some(digest) {
-            self.connection.shown.store(Some(assignment));
+            self.connection.shown.send_replace(Some(assignment));
             return Ok(());
         }
         // The same revision with another content is as old as an older one.
@@ -232,7 +232,7 @@ impl Session {
         }
         debug!(agent = %self.peer.agent, revision = %assignment.revision, "Assigned");
         (self.held, self.revision) = (Some(digest), assignment.revision);
-        self.connection.shown.store(Some(assignment));
+        self.connection.shown.send_replace(Some(assignment));
         let document = AssignmentDocument { document: document.into() };
         self.send(from_hub::Message::Assignment(document)).await
     }
