@@ -1,6 +1,6 @@
 //! What an executor is asked to run, and what it answers: one vocabulary for all of them.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 /// A pod about to run.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub struct PodLaunch {
 }
 
 /// One container, all of its references resolved.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ContainerLaunch {
     /// Unique within the pod.
     pub name: String,
@@ -22,6 +22,8 @@ pub struct ContainerLaunch {
     pub image: String,
     /// When to pull it.
     pub pull: Pull,
+    /// Credentials for registries, in the form of docker's `config.json`.
+    pub registry_auth: Option<String>,
     /// The program; empty for the image's own.
     pub command: Vec<String>,
     /// Its arguments.
@@ -38,6 +40,17 @@ pub struct ContainerLaunch {
     pub security: Security,
     /// How long it may take to end when it is told to.
     pub grace: Duration,
+}
+
+impl fmt::Debug for ContainerLaunch {
+    /// Without environment and credentials, which are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerLaunch")
+            .field("name", &self.name)
+            .field("image", &self.image)
+            .field("command", &self.command)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A directory or file of this host at a path of the container.

@@ -301,8 +301,14 @@ impl EnginePod {
             (Pull::Always, _) | (Pull::IfAbsent, false) => {}
         }
         let mut wait = PULL_WAIT;
+        let auth = self.auth_file(container)?;
+        let auth_path = auth.as_ref().map(|file| file.path().display().to_string());
+        let mut args = vec!["pull", "--quiet"];
+        if let Some(path) = &auth_path {
+            args.extend(["--authfile", path]);
+        }
+        args.push(image);
         for attempt in 1.. {
-            let args = ["pull", "--quiet", image];
             let pull = self.tool.output(&args);
             let cause = match tokio::time::timeout(PULL_TIMEOUT, pull).await {
                 Ok(Ok(_)) => return Ok(()),
@@ -317,6 +323,25 @@ impl EnginePod {
             wait *= 2;
         }
         Ok(())
+    }
+
+    /// Credentials go by a file that only the hub's user may read; it is gone after the pull.
+    fn auth_file(
+        &self,
+        container: &ContainerLaunch,
+    ) -> Result<Option<tempfile::NamedTempFile>, LaunchError> {
+        let Some(auth) = &container.registry_auth else { return Ok(None) };
+        if self.tool.program != "podman" {
+            return Err(LaunchError::Config {
+                container: container.name.clone(),
+                cause: "imagePullSecrets need podman; log in with `docker login`".to_owned(),
+            });
+        }
+        let failed = |error| LaunchError::failed("cannot write registry credentials", &error);
+        fs::create_dir_all(&self.env_dir).map_err(failed)?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.env_dir).map_err(failed)?;
+        file.write_all(auth.as_bytes()).map_err(failed)?;
+        Ok(Some(file))
     }
 
     /// `runAsNonRoot` is a promise that only the image's own user can break.

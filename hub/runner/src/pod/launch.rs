@@ -7,6 +7,8 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 
+use serde_json::{Value, json};
+
 use super::{
     GRACE_SECONDS,
     env::{ReferenceError, environment, expand},
@@ -37,6 +39,7 @@ pub(crate) async fn container(
             Some("Never") => Pull::Never,
             _ => Pull::IfAbsent,
         },
+        registry_auth: registry_auth(pod, references).await?,
         command,
         args,
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
@@ -46,6 +49,22 @@ pub(crate) async fn container(
         security: security(pod, container),
         grace: Duration::from_secs(grace.unwrap_or(GRACE_SECONDS).max(0).unsigned_abs()),
     })
+}
+
+/// The pod's `imagePullSecrets` as one document; absent ones are passed over, as by a kubelet.
+async fn registry_auth(
+    pod: &Pod,
+    references: &References,
+) -> Result<Option<String>, ReferenceError> {
+    let secrets = pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.as_ref());
+    let mut auths = serde_json::Map::new();
+    for secret in secrets.into_iter().flatten() {
+        let found = references.get("Secret", &secret.name, Some(true)).await?;
+        let document = found.get(".dockerconfigjson").map(Vec::as_slice).unwrap_or_default();
+        let document: Value = serde_json::from_slice(document).unwrap_or_default();
+        auths.extend(document["auths"].as_object().cloned().unwrap_or_default());
+    }
+    Ok((!auths.is_empty()).then(|| json!({"auths": auths}).to_string()))
 }
 
 fn mounts(

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::rig::{GREETING, Rig, Test, mount, run_all, script};
 
-pub async fn run(filter: &[String]) -> usize {
+pub(crate) async fn run(filter: &[String]) -> usize {
     macro_rules! tests {
         ($($name:ident),* $(,)?) => {
             [$((stringify!($name), { fn run() -> std::pin::Pin<Box<dyn Future<Output = ()>>> { Box::pin($name()) } run as _ })),*]

@@ -13,7 +13,7 @@ use crate::rig::{GREETING, Rig, Test, mount, run_all, script};
 const IMAGE: &str = "localhost/muster-runner-test:1";
 const BUSYBOX: &str = "/bin/busybox";
 
-pub async fn run(filter: &[String]) -> usize {
+pub(crate) async fn run(filter: &[String]) -> usize {
     macro_rules! tests {
         ($($name:ident),* $(,)?) => {
             [$((stringify!($name), {

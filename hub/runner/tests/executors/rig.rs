@@ -18,10 +18,10 @@ use muster_runner::{
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
-pub type Test = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()>>>);
+pub(crate) type Test = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()>>>);
 
 /// Runs the tests whose names contain one of the filters; returns how many failed.
-pub async fn run_all(tests: &[Test], filter: &[String]) -> usize {
+pub(crate) async fn run_all(tests: &[Test], filter: &[String]) -> usize {
     let mut failed = 0;
     for (name, test) in tests {
         if !filter.is_empty() && !filter.iter().any(|part| name.contains(part.as_str())) {
@@ -34,18 +34,18 @@ pub async fn run_all(tests: &[Test], filter: &[String]) -> usize {
     failed
 }
 
-pub struct Rig {
-    pub dir: tempfile::TempDir,
-    pub config: RunnerConfig,
-    pub executor: Executor,
-    pub logs: Logs,
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) config: RunnerConfig,
+    pub(crate) executor: Executor,
+    pub(crate) logs: Logs,
 }
 
 /// What the fake API of these tests answers to everybody who connects.
-pub const GREETING: &str = "the API is here";
+pub(crate) const GREETING: &str = "the API is here";
 
 impl Rig {
-    pub async fn new(kind: ExecutorKind) -> Self {
+    pub(crate) async fn new(kind: ExecutorKind) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         let executor = Executor::probe(kind, &config).await.unwrap();
@@ -53,11 +53,14 @@ impl Rig {
         Self { dir, config, executor, logs }
     }
 
-    pub async fn run(&self, container: ContainerLaunch) -> Result<(Exit, String), LaunchError> {
+    pub(crate) async fn run(
+        &self,
+        container: ContainerLaunch,
+    ) -> Result<(Exit, String), LaunchError> {
         self.run_until(container, &CancellationToken::new()).await
     }
 
-    pub async fn run_until(
+    pub(crate) async fn run_until(
         &self,
         container: ContainerLaunch,
         stop: &CancellationToken,
@@ -70,14 +73,14 @@ impl Rig {
         Ok((exit, self.log(&uid, &container.name).await))
     }
 
-    pub async fn log(&self, uid: &str, container: &str) -> String {
+    pub(crate) async fn log(&self, uid: &str, container: &str) -> String {
         let stream = self.logs.open(uid, container, LogOptions::default()).unwrap();
         let chunks: Vec<_> = stream.try_collect().await.unwrap();
         String::from_utf8(chunks.concat()).unwrap()
     }
 
     /// A directory that containers may write to.
-    pub fn volume(&self, name: &str) -> PathBuf {
+    pub(crate) fn volume(&self, name: &str) -> PathBuf {
         let path = self.config.data_dir.join("pods").join(name);
         std::fs::create_dir_all(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -85,7 +88,7 @@ impl Rig {
     }
 }
 
-pub fn config(dir: &Path) -> RunnerConfig {
+pub(crate) fn config(dir: &Path) -> RunnerConfig {
     let api = ApiAccess { address: "127.0.0.1:1".parse().unwrap(), ca_pem: String::new() };
     let serve = |listener: std::net::TcpListener, over: CancellationToken| {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -101,7 +104,7 @@ pub fn config(dir: &Path) -> RunnerConfig {
 }
 
 /// A shell script as a container.
-pub fn script(text: &str) -> ContainerLaunch {
+pub(crate) fn script(text: &str) -> ContainerLaunch {
     ContainerLaunch {
         name: "main".to_owned(),
         image: "example.org/never-pulled:1".to_owned(),
@@ -111,12 +114,12 @@ pub fn script(text: &str) -> ContainerLaunch {
     }
 }
 
-pub fn mount(source: PathBuf, target: &str, read_only: bool) -> Mount {
+pub(crate) fn mount(source: PathBuf, target: &str, read_only: bool) -> Mount {
     Mount { source, target: target.to_owned(), read_only }
 }
 
 /// This executable where every user can read it.
-pub fn shared_copy_of_self(dir: &Path) -> PathBuf {
+pub(crate) fn shared_copy_of_self(dir: &Path) -> PathBuf {
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = dir.join("executors");
     let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();

@@ -25,12 +25,12 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub type Test = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()>>>);
+pub(crate) type Test = (&'static str, fn() -> Pin<Box<dyn Future<Output = ()>>>);
 
 /// What nobody should ever have to wait longer for; only a failing test does.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub async fn run_all(tests: &[Test], filter: &[String]) -> usize {
+pub(crate) async fn run_all(tests: &[Test], filter: &[String]) -> usize {
     let mut failed = 0;
     for (name, test) in tests {
         if !filter.is_empty() && !filter.iter().any(|part| name.contains(part.as_str())) {
@@ -45,7 +45,7 @@ pub async fn run_all(tests: &[Test], filter: &[String]) -> usize {
 
 /// What pipelines handed over: path of the request, name of the pod, files.
 #[derive(Default)]
-pub struct Results(pub Mutex<Vec<(String, String, FileSet)>>);
+pub(crate) struct Results(pub(crate) Mutex<Vec<(String, String, FileSet)>>);
 
 impl Mounted for Results {
     fn body_bytes_max(&self) -> usize {
@@ -66,11 +66,11 @@ impl Mounted for Results {
     }
 }
 
-pub struct Rig {
-    pub client: Client,
-    pub logs: Logs,
-    pub results: Arc<Results>,
-    pub data_dir: PathBuf,
+pub(crate) struct Rig {
+    pub(crate) client: Client,
+    pub(crate) logs: Logs,
+    pub(crate) results: Arc<Results>,
+    pub(crate) data_dir: PathBuf,
     shutdown: CancellationToken,
     runner: Option<JoinHandle<()>>,
     _server: ApiServer,
@@ -78,14 +78,14 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut rig = Self::open(dir.path(), ExecutorKind::Process).await;
         rig.dir = Some(dir);
         rig
     }
 
-    pub async fn open(dir: &Path, kind: ExecutorKind) -> Self {
+    pub(crate) async fn open(dir: &Path, kind: ExecutorKind) -> Self {
         let server = ApiServer::open(Config::new(dir.join("api"))).await.unwrap();
         let results = Arc::new(Results::default());
         server.mount("/muster/results", results.clone());
@@ -124,19 +124,19 @@ impl Rig {
         }
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.shutdown.cancel();
         self.runner.take().unwrap().await.unwrap();
     }
 
-    pub fn api<K>(&self) -> Api<K>
+    pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     {
         Api::namespaced(self.client.clone(), "default")
     }
 
-    pub async fn create<K>(&self, object: Value) -> K
+    pub(crate) async fn create<K>(&self, object: Value) -> K
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
         K: Clone + std::fmt::Debug + DeserializeOwned + Serialize,
@@ -145,11 +145,11 @@ impl Rig {
         self.api::<K>().create(&Default::default(), &object).await.unwrap()
     }
 
-    pub async fn config_map(&self, object: Value) {
+    pub(crate) async fn config_map(&self, object: Value) {
         self.create::<ConfigMap>(object).await;
     }
 
-    pub async fn service_account(&self, name: &str) {
+    pub(crate) async fn service_account(&self, name: &str) {
         let api = self.api::<ServiceAccount>();
         if api.get_opt(name).await.unwrap().is_none() {
             self.create::<ServiceAccount>(serde_json::json!({"metadata": {"name": name}})).await;
@@ -157,12 +157,12 @@ impl Rig {
     }
 
     /// Waits until `seen` says yes of the Job.
-    pub async fn job(&self, name: &str, seen: impl Fn(&Job) -> bool) -> Job {
+    pub(crate) async fn job(&self, name: &str, seen: impl Fn(&Job) -> bool) -> Job {
         self.until(async || self.api::<Job>().get(name).await.ok().filter(|job| seen(job))).await
     }
 
     /// Waits until the Job is over; the condition that says how, and its reason and message.
-    pub async fn over(&self, name: &str) -> (String, String, String) {
+    pub(crate) async fn over(&self, name: &str) -> (String, String, String) {
         let ended = |job: &Job| {
             let conditions = job.status.as_ref()?.conditions.as_ref()?;
             let end = conditions.iter().find(|c| c.type_ == "Complete" || c.type_ == "Failed")?;
@@ -172,7 +172,7 @@ impl Rig {
         ended(&self.job(name, |job| ended(job).is_some()).await).unwrap()
     }
 
-    pub async fn pods(&self, job: &str) -> Vec<Pod> {
+    pub(crate) async fn pods(&self, job: &str) -> Vec<Pod> {
         let label = format!("batch.kubernetes.io/job-name={job}");
         let mut pods =
             self.api::<Pod>().list(&ListParams::default().labels(&label)).await.unwrap().items;
@@ -180,11 +180,11 @@ impl Rig {
         pods
     }
 
-    pub async fn pod(&self, job: &str, seen: impl Fn(&Pod) -> bool) -> Pod {
+    pub(crate) async fn pod(&self, job: &str, seen: impl Fn(&Pod) -> bool) -> Pod {
         self.until(async || self.pods(job).await.into_iter().find(|pod| seen(pod))).await
     }
 
-    pub async fn until<T>(&self, look: impl AsyncFn() -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, look: impl AsyncFn() -> Option<T>) -> T {
         let looking = async {
             loop {
                 if let Some(found) = look().await {
@@ -196,7 +196,7 @@ impl Rig {
         tokio::time::timeout(PATIENCE, looking).await.expect("it never happened")
     }
 
-    pub async fn log(&self, pod: &Pod, container: &str) -> String {
+    pub(crate) async fn log(&self, pod: &Pod, container: &str) -> String {
         use futures::TryStreamExt;
         let stream = self.logs.open(&pod.uid().unwrap(), container, Default::default()).unwrap();
         let chunks: Vec<Bytes> = stream.try_collect().await.unwrap();
@@ -205,7 +205,7 @@ impl Rig {
 }
 
 /// This executable as a hub of its own, to be killed; prints a line when it is ready.
-pub async fn serve_as_hub(dir: PathBuf) -> ExitCode {
+pub(crate) async fn serve_as_hub(dir: PathBuf) -> ExitCode {
     let kind = match std::env::var("MUSTER_TEST_EXECUTOR").as_deref() {
         Ok("podman") => ExecutorKind::Podman,
         _ => ExecutorKind::Process,

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use muster_core::Digest;
 use rustix::process::geteuid;
 
-use super::{Engine, Tool};
+use super::{Engine, Tool, complaint};
 use crate::{
     config::RunnerConfig,
     executor::{ExecutorKind, ProbeError},
@@ -118,7 +118,13 @@ async fn try_out(tool: &Tool, root: &Path, volumes: &[String]) -> Result<(), Str
     }
     args.extend(volumes.iter().cloned());
     args.extend(["--rootfs".to_owned(), root.display().to_string(), "/bin/true".to_owned()]);
-    tool.output(&args).await.map(drop).map_err(|error| error.to_string())
+    let output = tool.command(&args).output().await.map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if tool.limits && said.contains("not supported and ignored") {
+        // Without root on version 1 control groups podman only warns.
+        return Err(complaint(&output.stderr));
+    }
+    if output.status.success() { Ok(()) } else { Err(complaint(&output.stderr)) }
 }
 
 /// An empty root with places for the host's programs; returns the volumes to put there.
