@@ -22,7 +22,7 @@ use crate::{
     inventory::{Inventory, Record},
     kubernetes::{Kubernetes, KubernetesError},
     shell::Shell,
-    split::{Parts, split},
+    split::{Parts, SplitError, split},
     terraform::Terraform,
 };
 
@@ -126,7 +126,7 @@ impl Appliers {
         debug_assert_eq!(order.intent, Intent::Present);
         let (parts, base_parts) = match self.0.load_all(order.digest, base) {
             Ok(found) => found,
-            Err(outcome) => return outcome,
+            Err(error) => return error.into(),
         };
         let job = Job {
             key: key.clone(),
@@ -154,6 +154,21 @@ impl Appliers {
     /// Looks whether a placement is as applied, and how it is doing.
     pub async fn check(&self, key: &PlacementKey, cancel: CancellationToken) -> Outcome {
         outcome(self.0.check(key, cancel).await.map(Outcome::Checked))
+    }
+}
+
+/// Why content cannot be taken apart.
+enum LoadError {
+    Missing(Digest),
+    Unusable(SplitError),
+}
+
+impl From<LoadError> for Outcome {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Missing(digest) => Self::Missing(digest),
+            LoadError::Unusable(error) => Self::Failed(error.into()),
+        }
     }
 }
 
@@ -285,7 +300,7 @@ impl Inner {
         &self,
         digest: Digest,
         base: &[Digest],
-    ) -> Result<(Arc<Parts>, Vec<Arc<Parts>>), Outcome> {
+    ) -> Result<(Arc<Parts>, Vec<Arc<Parts>>), LoadError> {
         let base = base.iter().map(|digest| self.load(digest)).collect::<Result<_, _>>()?;
         Ok((self.load(&digest)?, base))
     }
@@ -295,14 +310,14 @@ impl Inner {
     }
 
     /// Takes content apart, once.
-    fn load(&self, digest: &Digest) -> Result<Arc<Parts>, Outcome> {
+    fn load(&self, digest: &Digest) -> Result<Arc<Parts>, LoadError> {
         // A panic while the map was held left it whole: every change is one insertion or clearing.
         let lock = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parts) = lock().get(digest) {
             return Ok(Arc::clone(parts));
         }
-        let files = self.content.load(digest).ok_or(Outcome::Missing(*digest))?;
-        let parts = Arc::new(split(&files).map_err(|error| Outcome::Failed(error.into()))?);
+        let files = self.content.load(digest).ok_or(LoadError::Missing(*digest))?;
+        let parts = Arc::new(split(&files).map_err(LoadError::Unusable)?);
         let mut all = lock();
         if all.len() >= PARTS_MAX {
             all.clear();

@@ -374,3 +374,6 @@ fn own(
         owners.entry(claim.clone()).or_default().insert(key.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;
