@@ -132,6 +132,11 @@ async fn make_defaults(server: &Arc<Inner>) -> Result<(), OpenCause> {
         })
     });
     futures::future::try_join_all(made).await?;
+    let own = make(server, "", "services", own_service()).await;
+    own.map_err(|status| OpenCause::Default {
+        what: "the service of the API itself".to_owned(),
+        status: Box::new(status),
+    })?;
     controllers::accounts::complete(server).await.map_err(|status| OpenCause::Default {
         what: "the ServiceAccounts of namespaces".to_owned(),
         status: Box::new(status),
@@ -143,12 +148,28 @@ async fn make(server: &Arc<Inner>, group: &str, plural: &str, object: Value) -> 
     let Some(resource) = registry.find(group, "v1", plural) else {
         return Err(Status::internal(format!("{plural} are not served")));
     };
-    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let key = Key { kind: resource.store.clone(), namespace: String::new(), name };
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let (namespace, name) = (text("namespace"), text("name"));
+    let key = Key { kind: resource.store.clone(), namespace: namespace.clone(), name };
     if server.store.get(&key).is_some() {
         return Ok(());
     }
-    service::internal(server, resource, "", "", async |call| verbs::make(call, object).await).await
+    let make = async |call: &verbs::Call<'_>| verbs::make(call, object).await;
+    service::internal(server, resource, &namespace, "", make).await
+}
+
+/// By this name clients within a cluster find the API; here it is a record only.
+fn own_service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {"type": "ClusterIP", "ports": [{
+            "name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443,
+        }]},
+    })
 }
 
 pub(crate) fn write_admin_kubeconfig(

@@ -78,7 +78,7 @@ struct Shared {
 
 /// What the writer is told.
 enum Message {
-    Write(Command),
+    Write(Box<Command>),
     /// Close the database and end; answered when it is closed.
     Close(oneshot::Sender<()>),
 }
@@ -115,7 +115,7 @@ impl Store {
     pub(crate) async fn commit(&self, change: Change) -> Result<Arc<Object>, Refusal> {
         let (reply, answer) = oneshot::channel();
         let stopped = || Refusal::Disk("the writer has stopped".to_owned());
-        let command = Message::Write(Command { change, reply });
+        let command = Message::Write(Box::new(Command { change, reply }));
         self.queue.send(command).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }

@@ -4,7 +4,7 @@
 mod home;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
@@ -130,4 +130,87 @@ async fn refuses_objects_in_a_namespace_that_does_not_exist() {
     assert!(error.to_string().contains("namespaces \"nope\" not found"), "{error}");
     let namespaces: Api<Namespace> = Api::all(home.client());
     assert!(namespaces.get("default").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_selector_reads_a_flag_that_is_not_set_as_false() {
+    let home = Home::new().await;
+    let nodes: Api<Node> = Api::all(home.client());
+    let node = serde_json::from_value(json!({"metadata": {"name": "n"}})).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    let open = ListParams::default().fields("spec.unschedulable=false");
+    assert_eq!(nodes.list(&open).await.unwrap().items.len(), 1);
+    nodes.cordon("n").await.unwrap();
+    assert_eq!(nodes.list(&open).await.unwrap().items.len(), 0);
+}
+
+#[tokio::test]
+async fn says_as_kubernetes_does_what_is_wrong() {
+    let home = Home::new().await;
+    let widgets = widgets(&home.client()).await;
+    let post = PostParams::default();
+    let message = |error: kube::Error| match error {
+        kube::Error::Api(status) => status.message,
+        other => panic!("not an API error: {other}"),
+    };
+    let said = message(widgets.get("w").await.unwrap_err());
+    assert_eq!(said, "widgets.lab.example.com \"w\" not found");
+    let said = message(widgets.create(&post, &widget("BAD_", 1)).await.unwrap_err());
+    assert!(said.starts_with(
+        "Widget.lab.example.com \"BAD_\" is invalid: metadata.name: Invalid value: \"BAD_\": a \
+         lowercase RFC 1123 subdomain must consist of"
+    ));
+    let made = widgets.create(&post, &widget("w", 1)).await.unwrap();
+    let said = message(widgets.create(&post, &widget("w", 1)).await.unwrap_err());
+    assert_eq!(said, "widgets.lab.example.com \"w\" already exists");
+    let fields = ListParams::default().fields("spec.size=1");
+    let said = message(widgets.list(&fields).await.unwrap_err());
+    assert_eq!(said, "field label not supported: spec.size");
+    let said =
+        message(widgets.list(&ListParams::default().continue_token("x!")).await.unwrap_err());
+    assert!(said.starts_with("invalid continue token"), "{said}");
+    let change = |size| Patch::Merge(json!({"spec": {"size": size}}));
+    widgets.patch("w", &PatchParams::default(), &change(2)).await.unwrap();
+    let said = message(widgets.replace("w", &post, &made).await.unwrap_err());
+    assert_eq!(
+        said,
+        "Operation cannot be fulfilled on widgets.lab.example.com \"w\": the object has been \
+         modified; please apply your changes to the latest version and try again"
+    );
+    let future = ListParams::default().at("99999999");
+    let said = message(widgets.list(&future).await.unwrap_err());
+    assert!(said.starts_with("Timeout: Too large resource version: 99999999, current: "), "{said}");
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let home = Home::new().await;
+    let widgets = widgets(&home.client()).await;
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let made = widgets.create(&dry, &widget("w", 1)).await.unwrap();
+    assert_eq!(made.data["spec"]["replicas"], 1);
+    assert!(widgets.get_opt("w").await.unwrap().is_none());
+    widgets.create(&PostParams::default(), &widget("w", 1)).await.unwrap();
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let patch = Patch::Merge(json!({"spec": {"size": 5}}));
+    assert_eq!(widgets.patch("w", &params, &patch).await.unwrap().data["spec"]["size"], 5);
+    assert_eq!(widgets.get("w").await.unwrap().data["spec"]["size"], 1);
+    widgets.delete("w", &DeleteParams::default().dry_run()).await.unwrap();
+    assert!(widgets.get_opt("w").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn names_are_made_up_and_a_write_that_changes_nothing_is_none() {
+    let home = Home::new().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(home.client());
+    let mut map = config_map("", "1");
+    map.metadata.name = None;
+    map.metadata.generate_name = Some("made-".to_owned());
+    let first = maps.create(&PostParams::default(), &map).await.unwrap();
+    let second = maps.create(&PostParams::default(), &map).await.unwrap();
+    assert!(first.name_any().starts_with("made-") && first.name_any() != second.name_any());
+    let same = Patch::Merge(json!({"data": {"key": "1"}}));
+    let name = first.name_any();
+    let again = maps.patch(&name, &PatchParams::default(), &same).await.unwrap();
+    assert_eq!(again.resource_version(), first.resource_version());
 }

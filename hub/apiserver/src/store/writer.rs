@@ -32,15 +32,17 @@ pub(super) fn start(
             let mut closing = Vec::new();
             for message in waiting.drain(..) {
                 match message {
-                    Message::Write(command) => commands.push(command),
+                    Message::Write(command) => commands.push(*command),
                     Message::Close(reply) => closing.push(reply),
                 }
             }
             write_batch(&mut disk, &shared, commands);
             if !closing.is_empty() {
                 drop(disk);
-                // Whoever asked may have gone away.
-                closing.into_iter().for_each(|reply| drop(reply.send(())));
+                for reply in closing {
+                    // Whoever asked may have gone away.
+                    let _ = reply.send(());
+                }
                 return;
             }
         }

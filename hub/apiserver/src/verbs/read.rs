@@ -190,9 +190,28 @@ impl Filter<'_> {
             return true;
         }
         let mut value = form::served(self.resource, object);
-        if self.resource.rules == Rules::Event && value["source"].is_object() {
+        show_selectable(self.resource, &mut value);
+        fields.matches(&value)
+    }
+}
+
+/// Puts what a selector speaks of where it looks for it: some fields that selectors may name are
+/// not what the object says, or are not said by it (`ToSelectableFields` of the kinds upstream).
+fn show_selectable(resource: &Resource, value: &mut Value) {
+    for flag in ["unschedulable", "hostNetwork"] {
+        let offered = resource.selectable.iter().any(|field| *field == format!("spec.{flag}"));
+        if offered && value["spec"][flag].is_null() {
+            value["spec"][flag] = false.into();
+        }
+    }
+    match resource.rules {
+        Rules::Event if value["source"].is_object() => {
             value["source"] = value["source"]["component"].clone();
         }
-        fields.matches(&value)
+        Rules::Job => {
+            let succeeded = value["status"]["succeeded"].as_i64().unwrap_or(0);
+            value["status"]["successful"] = succeeded.into();
+        }
+        _ => {}
     }
 }
