@@ -4,19 +4,24 @@
 //! parts, announce, serve until asked to end.
 
 mod announce;
+mod bridges;
 mod install;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use kube::Client;
+use muster_api::SYSTEM_NAMESPACE;
 use muster_apiserver::{ApiServer, Config, UserInfo};
+use muster_control::{ClientFor, Control, ControlConfig, fleet::Fleet};
 use muster_daemon::{OnError, Shutdown, Tasks, log};
+use muster_gateway::{Gateway, GatewayConfig, PULSE, Ports};
+use muster_runner::{ApiAccess, Executor, ExecutorKind, Runner, RunnerConfig};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::HubArgs,
+    args::{ExecutorArg, HubArgs},
     data_dir::{ADMIN_KUBECONFIG, DataDir},
 };
 
@@ -31,26 +36,92 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     let data = DataDir::open(args.data_dir.clone())?;
     let api_listener = bind("--api-listen", args.api_listen).await?;
     let api_address = api_listener.local_addr()?;
+    let api = open_api(&data, api_address).await?;
+    let admin = client(&api, UserInfo::admin());
+    install::everything(&admin).await?;
 
-    let mut config = Config::new(data.path().join("api"));
-    config.names.push(api_address.ip().to_string());
-    let api = ApiServer::open(config).await?;
-    let kubeconfig = data.path().join(ADMIN_KUBECONFIG);
+    let control = Control::build(ControlConfig { client_for: client_for(&api) });
+    bridges::rules(&api, &control);
+    let gateway = open_door(&data, &args, control.fleet()).await?;
+    install::door(&admin, &gateway).await?;
+    let (runner, executor) = build_runner(&data, &args, (&api, api_address), &tasks).await?;
+    api.set_pod_logs(Arc::new(bridges::Logs(runner.logs())));
+
+    let (door, kubeconfig) = (gateway.address(), data.path().join(ADMIN_KUBECONFIG));
     api.write_admin_kubeconfig(&kubeconfig, api_address)?;
-    install::kinds(&client(&api, UserInfo::admin())).await?;
-
-    let serving = api.clone();
-    let stop = tasks.shutdown();
+    let stop = || tasks.shutdown();
+    let (serving, until) = (api.clone(), stop());
     tasks.spawn("api", OnError::Shutdown, async move {
-        serving.serve(api_listener, stop).await;
+        serving.serve(api_listener, until).await;
         Ok(())
     });
-    announce::ready(
-        &announce::Ready { api: api_address, kubeconfig, data_dir: data.path() },
-        &args,
-    )?;
+    let until = stop();
+    tasks.spawn("control", OnError::Shutdown, async move {
+        control.run(until).await;
+        Ok(())
+    });
+    let until = stop();
+    tasks.spawn("gateway", OnError::Shutdown, async move { Ok(gateway.run(until).await?) });
+    let until = stop();
+    tasks.spawn("runner", OnError::Shutdown, async move { Ok(runner.run(until).await?) });
+
+    let ready = announce::Ready {
+        api: api_address,
+        agents: door,
+        kubeconfig,
+        data_dir: data.path(),
+        executor,
+    };
+    announce::ready(&ready, args.print_json)?;
     tasks.join(DRAIN_LIMIT).await?;
     Ok(())
+}
+
+async fn open_api(data: &DataDir, address: SocketAddr) -> anyhow::Result<ApiServer> {
+    let mut config = Config::new(data.path().join("api"));
+    config.names.push(address.ip().to_string());
+    Ok(ApiServer::open(config).await?)
+}
+
+async fn open_door(data: &DataDir, args: &HubArgs, fleet: &Fleet) -> anyhow::Result<Gateway> {
+    let config = GatewayConfig {
+        data_dir: data.path().to_owned(),
+        listen: args.agents_listen,
+        advertise: args.agents_advertise.iter().cloned().collect(),
+        pulse: PULSE,
+    };
+    let ports = Ports {
+        assignments: fleet.assignments(),
+        reports: fleet.reports(),
+        enrolments: fleet.enrolments(),
+        presence: fleet.presence(),
+    };
+    Ok(Gateway::build(config, ports).await?)
+}
+
+/// The runner, and what to say of its executor.
+async fn build_runner(
+    data: &DataDir,
+    args: &HubArgs,
+    (api, address): (&ApiServer, SocketAddr),
+    tasks: &Tasks,
+) -> anyhow::Result<(Runner, String)> {
+    let own_exe = std::env::current_exe().context("cannot find this program's own file")?;
+    let access = ApiAccess { address, ca_pem: api.ca_pem().to_owned() };
+    let serve = bridges::serve_in_pods(api.clone(), tasks.clone());
+    let mut config = RunnerConfig::new(data.path().to_owned(), own_exe, access, serve);
+    config.pipeline_network = args.pipeline_network;
+    let executor = match args.executor {
+        Some(chosen) => Executor::probe(chosen.into(), &config).await?,
+        None => Executor::detect(&config).await?,
+    };
+    let told = match executor.kind() {
+        ExecutorKind::Podman => "podman",
+        ExecutorKind::Docker => "docker",
+        ExecutorKind::Process => "sandboxed processes on this host; images are not used",
+    };
+    let runner = client(api, UserInfo::service_account(SYSTEM_NAMESPACE, "runner"));
+    Ok((Runner::new(runner, executor, config), told.to_owned()))
 }
 
 /// A client within the process, as this user.
@@ -58,8 +129,24 @@ fn client(api: &ApiServer, user: UserInfo) -> Client {
     Client::new(api.service(user), "default")
 }
 
+/// A client for each controller, as a ServiceAccount of the system namespace.
+fn client_for(api: &ApiServer) -> ClientFor {
+    let api = api.clone();
+    Arc::new(move |name| client(&api, UserInfo::service_account(SYSTEM_NAMESPACE, name)))
+}
+
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: choose another with {flag}, or port 0 for a free one")
     })
+}
+
+impl From<ExecutorArg> for ExecutorKind {
+    fn from(arg: ExecutorArg) -> Self {
+        match arg {
+            ExecutorArg::Podman => Self::Podman,
+            ExecutorArg::Docker => Self::Docker,
+            ExecutorArg::Process => Self::Process,
+        }
+    }
 }

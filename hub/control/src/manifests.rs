@@ -33,6 +33,7 @@ pub fn manifests() -> Vec<Value> {
         ("assign", assign_rules()),
         ("status", status_rules()),
         ("agents", agents_rules()),
+        ("runner", runner_rules()),
     ] {
         all.extend(controller(name, &rules));
     }
@@ -208,5 +209,22 @@ fn agents_rules() -> Value {
             &["get", "list", "watch", "patch", "delete"]
         ),
         rule(&[""], &["secrets"], &["get", "update"]),
+    ])
+}
+
+/// What runs Jobs where no kubelet does: the rights of a Job controller and of a kubelet.
+fn runner_rules() -> Value {
+    json!([
+        { "apiGroups": ["batch"], "resources": ["jobs"],
+          "verbs": ["get", "list", "watch", "patch", "update", "delete"] },
+        { "apiGroups": ["batch"], "resources": ["jobs/status"], "verbs": ["patch", "update"] },
+        { "apiGroups": [""], "resources": ["pods"],
+          "verbs": ["get", "list", "watch", "create", "patch", "update", "delete"] },
+        { "apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch", "update"] },
+        { "apiGroups": [""], "resources": ["configmaps", "secrets", "serviceaccounts"],
+          "verbs": ["get"] },
+        { "apiGroups": [""], "resources": ["serviceaccounts/token"], "verbs": ["create"] },
+        { "apiGroups": ["", "events.k8s.io"], "resources": ["events"],
+          "verbs": ["create", "patch"] },
     ])
 }
