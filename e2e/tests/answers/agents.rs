@@ -1,0 +1,87 @@
+//! Tokens and certificates that do not let an agent in.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use muster_e2e::{Agent, Executor, Hub, eventually, program, scratch};
+
+/// What `muster agents token create` prints: the words of the command, and the token.
+fn token(hub: &Hub, name: &str, more: &[&str]) -> (Vec<String>, String) {
+    let args = [&["agents", "token", "create", name, "--applier", "shell"], more].concat();
+    let output = hub.muster(&args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines = text.lines();
+    let command = lines.next().unwrap().split(" <<").next().unwrap();
+    let words = command.split(' ').skip(1).map(str::to_owned).collect();
+    (words, lines.next().unwrap().to_owned())
+}
+
+/// Runs the printed command with this token until it ends by itself.
+fn refused(words: &[String], token: &str, state: &Path) -> String {
+    let file = state.with_extension("token");
+    fs::write(&file, token).unwrap();
+    let output: Output = Command::new(program("muster-agent"))
+        .args(words)
+        .arg("--state-dir")
+        .arg(state)
+        .stdin(fs::File::open(&file).unwrap())
+        .stdout(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "the token was accepted");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_token_lets_in_one_key_once_and_in_time() {
+    let directory = scratch();
+    let hub = Hub::start(directory.path(), Executor::Process);
+    let at = |name: &str| directory.path().join(name);
+
+    let (words, good) = token(&hub, "vm-1", &[]);
+    let mut wrong = good.clone();
+    wrong.replace_range(wrong.len() - 3.., "AAA");
+    let told = refused(&words, &wrong, &at("wrong"));
+    assert!(told.contains("token") && told.contains("muster agents token create"), "{told}");
+
+    let agent = Agent::join(&hub, directory.path(), "vm-2", &[], &["shell"], None);
+    let join = fs::read_to_string(directory.path().join("vm-2.join")).unwrap();
+    let used = join.lines().nth(1).unwrap();
+    let told = refused(&words, used, &at("twice"));
+    assert!(told.contains("used") && told.contains("muster agents token create"), "{told}");
+    agent.wait_connected(&hub);
+
+    let (words, late) = token(&hub, "vm-3", &["--ttl", "1s"]);
+    let told = eventually("the token to expire", || {
+        let state = scratch();
+        let file = state.path().join("late.token");
+        fs::write(&file, &late).unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        Ok::<_, String>(refused(&words, &late, &state.path().join("late")))
+    });
+    assert!(told.contains("expired") && told.contains("muster agents token create"), "{told}");
+}
+
+#[test]
+fn an_agent_of_another_hub_is_told_so() {
+    let directory = scratch();
+    let other = directory.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let mut first = Hub::start(directory.path(), Executor::Process);
+    let mut agent = Agent::join(&first, directory.path(), "vm-1", &[], &["shell"], None);
+    agent.crash();
+    // Another hub takes the place of the first one, on the same address.
+    first.stop();
+    fs::remove_dir_all(first.data_dir()).unwrap();
+    first.restart();
+    agent.restart();
+    eventually("the agent to say that the hub is another one", || {
+        let log = agent.process().log();
+        let told = log.contains("certificate") && log.contains("join");
+        if told { Ok(()) } else { Err(log) }
+    });
+}
