@@ -136,7 +136,10 @@ impl EventLoop {
         self.handle(Input::Assigned(assignment.clone()));
         let mut wanted: BTreeSet<Digest> =
             assignment.orders.values().map(|order| order.digest).collect();
-        wanted.extend(self.parts.appliers.held().into_values().filter_map(|held| held.applied));
+        for held in self.parts.appliers.held().into_values() {
+            wanted.extend(held.applied);
+            wanted.extend(held.base);
+        }
         if let Err(error) = self.parts.content.retain(&wanted) {
             warn!(%error, "Content that is not needed could not be removed");
         }

@@ -58,6 +58,9 @@ impl LinkRun {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LinkFailed> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         while !stop.is_cancelled() {
+            // What the hub asked for: without it, two hosts with one key would replace each other
+            // several times a second.
+            let mut not_before = Duration::ZERO;
             let dialled = tokio::select! {
                 () = stop.cancelled() => break,
                 dialled = dial::as_agent(&self.identity) => dialled,
@@ -66,6 +69,9 @@ impl LinkRun {
                 Ok(channel) => {
                     let end = self.speak(channel, &stop, &mut backoff).await;
                     self.shared.channel.send_replace(None);
+                    if let End::Goodbye(goodbye) = &end {
+                        not_before = Duration::from_secs(goodbye.retry_after_seconds.into());
+                    }
                     match end {
                         End::Stopped => break,
                         end => self.told(end),
@@ -80,7 +86,7 @@ impl LinkRun {
             if self.events.send(event).await.is_err() {
                 break;
             }
-            let wait = if refused { RETRY_REFUSED } else { backoff.wait() };
+            let wait = if refused { RETRY_REFUSED } else { not_before + backoff.wait() };
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = sleep(wait) => {}
