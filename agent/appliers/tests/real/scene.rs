@@ -24,7 +24,9 @@ impl ContentStore for Memory {
 }
 
 pub(crate) struct Scene {
-    dir: tempfile::TempDir,
+    dir: PathBuf,
+    /// Removed with the scene, unless the directory is somebody else's.
+    _temporary: Option<tempfile::TempDir>,
     policy: Policy,
     content: Arc<Memory>,
     pub(crate) appliers: Appliers,
@@ -32,19 +34,26 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) async fn new(policy: Policy) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let mut scene = Self::at(temporary.path(), policy).await;
+        scene._temporary = Some(temporary);
+        scene
+    }
+
+    /// A scene on a state directory that outlives it.
+    pub(crate) async fn at(dir: &Path, policy: Policy) -> Self {
         let content = Arc::new(Memory::default());
-        let appliers = open(dir.path(), &policy, &content).await;
-        Self { dir, policy, content, appliers }
+        let appliers = open(dir, &policy, &content).await;
+        Self { dir: dir.to_owned(), _temporary: None, policy, content, appliers }
     }
 
     /// As if the agent had been killed and started again.
     pub(crate) async fn restart(&mut self) {
-        self.appliers = open(self.dir.path(), &self.policy, &self.content).await;
+        self.appliers = open(&self.dir, &self.policy, &self.content).await;
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
-        self.dir.path().join(below)
+        self.dir.join(below)
     }
 
     pub(crate) fn put(&self, files: &[(&str, &str)]) -> Digest {

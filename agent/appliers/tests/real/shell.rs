@@ -1,6 +1,11 @@
 //! Scripts.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use muster_appliers::{Appliers, Policy};
 use muster_core::{FileSet, Health, Intent, Outcome};
@@ -175,6 +180,43 @@ async fn a_dropped_action_leaves_nothing_running_beside_the_next_one() {
     }
     scene.appliers.apply(&key, &order, &[], CancellationToken::new()).await;
     no_overlap(&fs::read_to_string(&ledger).unwrap());
+}
+
+const KILLED_DIR: &str = "MUSTER_TEST_KILLED_DIR";
+
+/// The agent of the next test, in a process of its own; by itself it tests nothing.
+#[tokio::test]
+async fn an_agent_to_be_killed() {
+    let Some(dir) = std::env::var_os(KILLED_DIR).map(PathBuf::from) else { return };
+    let policy = Policy::enabling(["shell"]).unwrap();
+    let scene = Scene::at(&dir, policy).await;
+    // A child of the script's shell does the waiting and writes the end, so that killing only the
+    // direct child of the agent would not do.
+    let text = "echo begin $$ >> $LEDGER; sh -c 'sleep 0.1; echo end $1 >> $LEDGER' x $$";
+    let ledger = dir.join("ledger").display().to_string();
+    let spec = json!({"apply": sh(text), "env": {"LEDGER": ledger}});
+    scene.apply("web", &[("s.yaml", &script("web", spec))]).await.unwrap();
+}
+
+#[test]
+fn agents_that_are_killed_never_run_a_script_twice_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "shell::an_agent_to_be_killed"]).env(KILLED_DIR, dir.path());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    for round in 0..50u64 {
+        let mut running = agent();
+        // Anywhere from before the script begins to after it has ended.
+        std::thread::sleep(Duration::from_millis(round * 37 % 180));
+        running.kill().unwrap();
+        running.wait().unwrap();
+    }
+    assert!(agent().wait().unwrap().success());
+    let ledger = fs::read_to_string(dir.path().join("ledger")).unwrap();
+    assert!(ledger.lines().filter(|line| line.starts_with("begin")).count() > 5, "{ledger}");
+    no_overlap(&ledger);
 }
 
 /// Every `end` belongs to the `begin` just before it: nothing of another run came between.
