@@ -1,6 +1,7 @@
 //! The two sides of the agents' door, over real TLS sockets on loopback: joining, sessions, content,
 //! and every refusal.
 
+mod hostile;
 mod house;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
