@@ -76,6 +76,8 @@ pub struct Executor(Arc<Inner>);
 enum Inner {
     Engine(engine::Engine),
     Process(process::ProcessExecutor),
+    /// Why there is none.
+    None(String),
 }
 
 impl Executor {
@@ -104,11 +106,18 @@ impl Executor {
         }
     }
 
-    /// Which one this is.
-    pub fn kind(&self) -> ExecutorKind {
+    /// For a host where nothing can run pipelines: refuses every user container with what the
+    /// probe found, so that the hub is of use for all else.
+    pub fn none(error: &ProbeError) -> Self {
+        Self(Arc::new(Inner::None(error.to_string())))
+    }
+
+    /// Which one this is, if there is one.
+    pub fn kind(&self) -> Option<ExecutorKind> {
         match &*self.0 {
-            Inner::Engine(engine) => engine.kind(),
-            Inner::Process(_) => ExecutorKind::Process,
+            Inner::Engine(engine) => Some(engine.kind()),
+            Inner::Process(_) => Some(ExecutorKind::Process),
+            Inner::None(_) => None,
         }
     }
 
@@ -118,6 +127,7 @@ impl Executor {
         match &*self.0 {
             Inner::Engine(engine) => engine.describe(container),
             Inner::Process(process) => process.describe(container),
+            Inner::None(cause) => format!("not run: {cause}"),
         }
     }
 
@@ -126,6 +136,7 @@ impl Executor {
         Ok(match &*self.0 {
             Inner::Engine(engine) => OpenPod::Engine(engine.open_pod(pod).await?),
             Inner::Process(process) => OpenPod::Process(process.open_pod(pod).await?),
+            Inner::None(cause) => OpenPod::None(cause.clone()),
         })
     }
 
@@ -137,6 +148,7 @@ impl Executor {
                 process.remove_leftovers();
                 Ok(())
             }
+            Inner::None(_) => Ok(()),
         }
     }
 
@@ -151,7 +163,7 @@ impl Executor {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match &*self.0 {
                 // Files of podman's subordinate users are out of reach for an ordinary user.
                 Inner::Engine(engine) => engine.remove_dir(path).await,
-                Inner::Process(_) => Err(failed(error)),
+                Inner::Process(_) | Inner::None(_) => Err(failed(error)),
             },
             Err(error) => Err(failed(error)),
         }
@@ -172,6 +184,9 @@ pub enum OpenPod {
     /// As sandboxed processes.
     #[doc(hidden)]
     Process(process::ProcessPod),
+    /// Nowhere, and why.
+    #[doc(hidden)]
+    None(String),
 }
 
 impl OpenPod {
@@ -187,6 +202,11 @@ impl OpenPod {
         match self {
             Self::Engine(pod) => pod.run(container, log, stop, started).await,
             Self::Process(pod) => pod.run(container, log, stop, started).await,
+            Self::None(cause) => Err(LaunchError::ImageNotRunnable {
+                image: container.image.clone(),
+                cause: cause.clone(),
+                cure: "install podman, or start the hub with --executor process".to_owned(),
+            }),
         }
     }
 }

@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt,
+    api::{DeleteParams, Preconditions},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -112,12 +113,17 @@ impl Runner {
                 event = pods.next() => match event.ok_or(RunnerError::Watch("Pods"))? {
                     Ok(Event::Apply(pod)) => {
                         if pod.metadata.deletion_timestamp.is_some() {
-                            running.delete(&pod.uid().unwrap_or_default(), "PodDeleted");
+                            self.end_pod(&pod, &running);
                         }
                     }
                     Ok(Event::Delete(pod)) => self.pod_is_gone(&pod.uid().unwrap_or_default(), &running),
                     Ok(Event::Init) => seen_pods.clear(),
-                    Ok(Event::InitApply(pod)) => seen_pods.extend(pod.uid()),
+                    Ok(Event::InitApply(pod)) => {
+                        if pod.metadata.deletion_timestamp.is_some() {
+                            self.end_pod(&pod, &running);
+                        }
+                        seen_pods.extend(pod.uid());
+                    }
                     Ok(Event::InitDone) => self.forget_all_but(&seen_pods, &running),
                     Err(error) => tracing::warn!(%error, "the watch of Pods is interrupted"),
                 },
@@ -141,6 +147,26 @@ impl Runner {
         let driver =
             Driver { node: self.node.clone(), job, running: running.clone(), written: None };
         drivers.spawn(driver.drive());
+    }
+
+    /// A pod that is to go: it is ended if it runs here; the object goes when nothing of it runs.
+    fn end_pod(&self, pod: &Pod, running: &RunningPods) {
+        let uid = pod.uid().unwrap_or_default();
+        let ours = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        if running.delete(&uid, "PodDeleted") || ours != Some(crate::pod::NODE_NAME) {
+            return;
+        }
+        let api =
+            Api::<Pod>::namespaced(self.node.client.clone(), &pod.namespace().unwrap_or_default());
+        let name = pod.name_any();
+        let now = DeleteParams::default()
+            .grace_period(0)
+            .preconditions(Preconditions { uid: Some(uid), resource_version: None });
+        tokio::spawn(async move {
+            if let Err(error) = api.delete(&name, &now).await {
+                tracing::debug!(pod = name, %error, "a pod that has ended could not be removed");
+            }
+        });
     }
 
     fn pod_is_gone(&self, uid: &str, running: &RunningPods) {
@@ -184,12 +210,13 @@ impl RunningPods {
         self.lock().remove(uid).is_some_and(|(_, deleted)| deleted)
     }
 
-    /// Ends a pod that is not wanted any more.
-    pub(crate) fn delete(&self, uid: &str, reason: &str) {
-        if let Some((stop, deleted)) = self.lock().get_mut(uid) {
-            *deleted = true;
-            stop.because(reason, "the pod was deleted".to_owned());
-        }
+    /// Ends a pod that is not wanted any more; false if it does not run.
+    pub(crate) fn delete(&self, uid: &str, reason: &str) -> bool {
+        let mut pods = self.lock();
+        let Some((stop, deleted)) = pods.get_mut(uid) else { return false };
+        *deleted = true;
+        stop.because(reason, "the pod was deleted".to_owned());
+        true
     }
 
     fn contains(&self, uid: &str) -> bool {
