@@ -113,12 +113,17 @@ async fn build_runner(
     config.pipeline_network = args.pipeline_network;
     let executor = match args.executor {
         Some(chosen) => Executor::probe(chosen.into(), &config).await?,
-        None => Executor::detect(&config).await?,
+        // The hub is of use without pipelines; each of theirs is refused with this error's text.
+        None => {
+            let detected = Executor::detect(&config).await;
+            detected.unwrap_or_else(|error| Executor::none(&error))
+        }
     };
     let told = match executor.kind() {
-        ExecutorKind::Podman => "podman",
-        ExecutorKind::Docker => "docker",
-        ExecutorKind::Process => "sandboxed processes on this host; images are not used",
+        Some(ExecutorKind::Podman) => "podman",
+        Some(ExecutorKind::Docker) => "docker",
+        Some(ExecutorKind::Process) => "sandboxed processes on this host; images are not used",
+        None => "none: install podman, or start the hub with --executor process",
     };
     let runner = client(api, UserInfo::service_account(SYSTEM_NAMESPACE, "runner"));
     Ok((Runner::new(runner, executor, config), told.to_owned()))
