@@ -75,19 +75,19 @@ pub(crate) fn impersonate(
         }
         return Err(Status::bad_request("impersonation needs the header Impersonate-User"));
     };
-    check(server, &user, name, &groups, uid, &extra)?;
-    let mut as_user =
-        match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
-            Some((namespace, account)) => UserInfo::service_account(namespace, account),
-            None => UserInfo { name: name.to_owned(), ..UserInfo::default() },
-        };
-    if !groups.is_empty() {
-        as_user.groups = groups;
+    let wanted = UserInfo { name: name.to_owned(), uid: uid.to_owned(), groups, extra };
+    check(server, &user, &wanted)?;
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let mut as_user = wanted;
+    if let Some((namespace, account)) = account
+        && as_user.groups.is_empty()
+    {
+        as_user.groups = UserInfo::service_account(namespace, account).groups;
     }
     if !as_user.in_group(AUTHENTICATED) {
         as_user.groups.push(AUTHENTICATED.to_owned());
     }
-    Ok(UserInfo { uid: uid.to_owned(), extra, ..as_user })
+    Ok(as_user)
 }
 
 fn extra_of(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
@@ -102,14 +102,9 @@ fn extra_of(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
     extra
 }
 
-fn check(
-    server: &Inner,
-    user: &UserInfo,
-    name: &str,
-    groups: &[String],
-    uid: &str,
-    extra: &BTreeMap<String, Vec<String>>,
-) -> Result<(), Status> {
+/// Each part of the wanted identity needs the right to impersonate it.
+fn check(server: &Inner, user: &UserInfo, wanted: &UserInfo) -> Result<(), Status> {
+    let UserInfo { name, uid, groups, extra } = wanted;
     let may = |group: &str, resource: &str, namespace: &str, name: &str| {
         let what = Attributes { verb: "impersonate", group, resource, namespace, name, path: None };
         match server.authorizer.allows(server, user, &what) {

@@ -7,7 +7,7 @@ use super::{Dirty, delete, edit, release, run};
 use crate::{
     registry::{
         DEFINITIONS,
-        definition::{CLEANUP, set_condition},
+        definition::{CLEANUP, Condition, set_condition},
     },
     server::Inner,
     status::Status,
@@ -51,7 +51,11 @@ async fn look(server: &Arc<Inner>, name: &str) -> Result<(), Status> {
     edit(server, &definition, Part::Status, |value| {
         let message = format!("{left} of its objects are not gone yet: their finalizers hold them");
         let why = "InstanceDeletionInProgress";
-        set_condition(&mut value["status"], "Terminating", true, why, &message, &now);
+        set_condition(
+            &mut value["status"],
+            &Condition { kind: "Terminating", holds: true, reason: why, message: &message },
+            &now,
+        );
     })
     .await
 }

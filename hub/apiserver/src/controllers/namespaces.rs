@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Dirty, delete, edit, run};
 use crate::{
-    registry::definition::set_condition,
+    registry::definition::{Condition, set_condition},
     server::Inner,
     status::Status,
     store::{EventKind, Key, Object},
@@ -75,11 +75,29 @@ async fn tell(server: &Arc<Inner>, namespace: &Object, left: &[Arc<Object>]) -> 
         let status = &mut value["status"];
         let remaining = format!("Some resources are remaining: {kinds}");
         let why = "SomeResourcesRemain";
-        set_condition(status, "NamespaceContentRemaining", true, why, &remaining, &now);
+        set_condition(
+            status,
+            &Condition {
+                kind: "NamespaceContentRemaining",
+                holds: true,
+                reason: why,
+                message: &remaining,
+            },
+            &now,
+        );
         let held = format!("Some content in the namespace has finalizers remaining: {finalizers}");
         let (why, holds) = ("SomeFinalizersRemain", !finalizers.is_empty());
         if holds {
-            set_condition(status, "NamespaceFinalizersRemaining", holds, why, &held, &now);
+            set_condition(
+                status,
+                &Condition {
+                    kind: "NamespaceFinalizersRemaining",
+                    holds,
+                    reason: why,
+                    message: &held,
+                },
+                &now,
+            );
         }
     })
     .await

@@ -210,18 +210,54 @@ pub(crate) fn establish(definition: &mut Value, state: &State, now: &str) {
     match conflicts {
         None => {
             status["acceptedNames"] = names;
-            set_condition(status, "NamesAccepted", true, "NoConflicts", "no conflicts found", now);
+            set_condition(
+                status,
+                &Condition {
+                    kind: "NamesAccepted",
+                    holds: true,
+                    reason: "NoConflicts",
+                    message: "no conflicts found",
+                },
+                now,
+            );
             let accepted = "the initial names have been accepted";
-            set_condition(status, "Established", true, "InitialNamesAccepted", accepted, now);
+            set_condition(
+                status,
+                &Condition {
+                    kind: "Established",
+                    holds: true,
+                    reason: "InitialNamesAccepted",
+                    message: accepted,
+                },
+                now,
+            );
         }
         Some(why) => {
             if !status["acceptedNames"].is_object() {
                 status["acceptedNames"] = json!({"plural": "", "kind": ""});
             }
-            set_condition(status, "NamesAccepted", false, "Conflict", &why, now);
+            set_condition(
+                status,
+                &Condition {
+                    kind: "NamesAccepted",
+                    holds: false,
+                    reason: "Conflict",
+                    message: &why,
+                },
+                now,
+            );
             if !conditions_of(status).any(|condition| condition["type"] == "Established") {
                 let not_yet = "not all names are accepted";
-                set_condition(status, "Established", false, "NotAccepted", not_yet, now);
+                set_condition(
+                    status,
+                    &Condition {
+                        kind: "Established",
+                        holds: false,
+                        reason: "NotAccepted",
+                        message: not_yet,
+                    },
+                    now,
+                );
             }
         }
     }
@@ -266,15 +302,17 @@ fn conditions_of(status: &Value) -> impl Iterator<Item = &Value> {
     status["conditions"].as_array().into_iter().flatten()
 }
 
+/// One condition of a status.
+pub(crate) struct Condition<'a> {
+    pub kind: &'a str,
+    pub holds: bool,
+    pub reason: &'a str,
+    pub message: &'a str,
+}
+
 /// Sets a condition in a status, keeping the time of the last transition.
-pub(crate) fn set_condition(
-    status: &mut Value,
-    kind: &str,
-    holds: bool,
-    reason: &str,
-    message: &str,
-    now: &str,
-) {
+pub(crate) fn set_condition(status: &mut Value, condition: &Condition, now: &str) {
+    let Condition { kind, holds, reason, message } = *condition;
     let verdict = if holds { "True" } else { "False" };
     let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
     let old = conditions.iter().position(|condition| condition["type"] == kind);

@@ -46,8 +46,10 @@ pub(super) async fn create_value(
             "" if !prefix.is_empty() => names::generate(&prefix),
             name => name.to_owned(),
         };
-        let prepared = prepare(call, value.clone(), &namespace, &name, options, track).await?;
-        let outcome = store(call, prepared, &namespace, &name, options).await;
+        let kind = call.resource.store.clone();
+        let key = Key { kind, namespace: namespace.clone(), name };
+        let prepared = prepare(call, value.clone(), &key, options, track).await?;
+        let outcome = store(call, prepared, key, options).await;
         match outcome {
             Err(status) if status.reason == "AlreadyExists" && attempt < attempts => attempt += 1,
             outcome => return outcome,
@@ -63,14 +65,13 @@ struct Prepared {
 async fn prepare(
     call: &Call<'_>,
     mut value: Value,
-    namespace: &str,
-    name: &str,
+    key: &Key,
     options: &WriteOptions,
     track: bool,
 ) -> Result<Prepared, Status> {
     let resource = &call.resource;
     let now = now();
-    meta::begin(resource, &mut value, namespace, name, &now);
+    meta::begin(resource, &mut value, key, &now);
     if resource.has_status
         && let Some(fields) = value.as_object_mut()
     {
@@ -88,12 +89,12 @@ async fn prepare(
         ssa::track_update(&resource.schema, None, &mut value, &writer);
     }
     rules::generate(call, &mut value, None, &now);
-    let mut errors = name_errors(call, name);
+    let mut errors = name_errors(call, &key.name);
     errors.extend(meta::validate(&value));
     errors.extend(resource.schema.validate(&value, None));
     errors.extend(rules::validate(call, &value, None));
     if !errors.is_empty() {
-        return Err(Status::invalid(call.about_kind(name), &errors));
+        return Err(Status::invalid(call.about_kind(&key.name), &errors));
     }
     rules::authorize(call, &value, None)?;
     let warnings = call.admit(Operation::Create, Some(&value), None, options.dry_run).await?;
@@ -103,18 +104,13 @@ async fn prepare(
 async fn store(
     call: &Call<'_>,
     prepared: Prepared,
-    namespace: &str,
-    name: &str,
+    key: Key,
     options: &WriteOptions,
 ) -> Result<Written, Status> {
     let Prepared { value, warnings } = prepared;
     let resource = &call.resource;
-    let key = Key {
-        kind: resource.store.clone(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
-    let guards = guards(call, namespace);
+    let name = key.name.clone();
+    let guards = guards(call, &key.namespace);
     if options.dry_run {
         check_dry(call, &key, &guards)?;
         return Ok(Written {
@@ -130,7 +126,7 @@ async fn store(
             let bytes: Bytes = form::served_bytes(resource, &object);
             Ok(Written { code: StatusCode::CREATED, bytes, warnings })
         }
-        None => Err(Status::already_exists(call.about(name))),
+        None => Err(Status::already_exists(call.about(&name))),
     }
 }
 

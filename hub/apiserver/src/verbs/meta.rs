@@ -6,6 +6,7 @@ use crate::{
     field::FieldError,
     registry::{Generation, Resource, Rules},
     selector::{check_label_key, check_label_value},
+    store::Key,
 };
 
 /// All annotations of an object together (apimachinery `TotalAnnotationSizeLimitB`).
@@ -16,20 +17,14 @@ const SERVER_FIELDS: [&str; 4] =
     ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
 /// Sets what the server decides about a new object.
-pub(super) fn begin(
-    resource: &Resource,
-    object: &mut Value,
-    namespace: &str,
-    name: &str,
-    now: &str,
-) {
+pub(super) fn begin(resource: &Resource, object: &mut Value, key: &Key, now: &str) {
     let Some(metadata) = object["metadata"].as_object_mut() else { return };
     for field in ["resourceVersion", "generation", "selfLink"].iter().chain(&SERVER_FIELDS) {
         metadata.remove(*field);
     }
-    metadata.insert("name".to_owned(), name.into());
-    if !namespace.is_empty() {
-        metadata.insert("namespace".to_owned(), namespace.into());
+    metadata.insert("name".to_owned(), key.name.clone().into());
+    if !key.namespace.is_empty() {
+        metadata.insert("namespace".to_owned(), key.namespace.clone().into());
     }
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".to_owned(), now.into());

@@ -130,11 +130,10 @@ async fn apply(
     }
     let warnings = call.check_fields(&mut applied, duplicates, options.field_validation)?;
     keep_part(&call.resource, part, &mut applied);
-    let now = now();
     loop {
         let exists = call.server.store.get(&call.key()?).is_some();
         if !exists && part == Part::Main {
-            let value = merge(call, part, options, None, &applied, &now)?;
+            let value = merge(call, part, options, None, &applied)?;
             let created = create::create_value(call, value, options, false).await;
             match created {
                 // Someone else made it meanwhile: apply onto that.
@@ -147,7 +146,7 @@ async fn apply(
             }
         }
         let propose = |old: &Value| {
-            let mut value = merge(call, part, options, Some(old), &applied, &now)?;
+            let mut value = merge(call, part, options, Some(old), &applied)?;
             if let Some(version) = applied["metadata"].get("resourceVersion") {
                 value["metadata"]["resourceVersion"] = version.clone();
             }
@@ -163,13 +162,12 @@ fn merge(
     options: &WriteOptions,
     live: Option<&Value>,
     applied: &Value,
-    now: &str,
 ) -> Result<Value, Status> {
     let writer = ssa::Writer {
         manager: call.manager(options),
         api_version: &call.resource.api_version(),
         subresource: part.subresource(),
-        now,
+        now: &now(),
     };
     ssa::apply(&call.resource.schema, live, applied, &writer, options.force).map_err(refused)
 }
