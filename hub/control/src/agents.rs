@@ -32,6 +32,9 @@ pub(crate) use presence::{Heard, Sessions};
 /// How many agents are looked at at once.
 pub(crate) const AT_ONCE: usize = 16;
 
+/// How often a status is written on a newer copy when others changed the object meanwhile.
+const ATTEMPTS: usize = 5;
+
 /// Keeps Agents and Destinations; clones share everything.
 #[derive(Clone)]
 pub(crate) struct AgentKeeper {
@@ -41,12 +44,18 @@ pub(crate) struct AgentKeeper {
 
 /// Why an Agent or Destination could not be kept.
 #[derive(Debug, thiserror::Error)]
-#[error("{object} could not be {action}")]
-pub(crate) struct AgentError {
-    object: String,
-    action: &'static str,
-    #[source]
-    source: Box<kube::Error>,
+pub(crate) enum AgentError {
+    /// The API refused or failed.
+    #[error("{object} could not be {action}")]
+    Api {
+        object: String,
+        action: &'static str,
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Others change it all the time.
+    #[error("{0} was changed by others at each of {ATTEMPTS} attempts to write it")]
+    Contended(String),
 }
 
 impl AgentKeeper {
@@ -147,17 +156,26 @@ async fn update_status<K: Kept>(
 ) -> Result<(), AgentError> {
     let name = object.meta().name.clone().unwrap_or_default();
     let mut object = object.clone();
-    let old = object.status_mut().clone();
-    let mut status = old.clone().unwrap_or_default();
-    change(&mut status);
-    if old.as_ref() == Some(&status) {
-        return Ok(());
+    for _ in 0..ATTEMPTS {
+        let old = object.status_mut().clone();
+        let mut status = old.clone().unwrap_or_default();
+        change(&mut status);
+        if old.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        *object.status_mut() = Some(status);
+        match api.replace_status(&name, &PostParams::default(), &object).await {
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.is_conflict() => {
+                let Some(newer) = read(api, &name).await? else { return Ok(()) };
+                object = newer;
+            }
+            result => {
+                return result.map(drop).map_err(|error| failed::<K>(&name, "written", error));
+            }
+        }
     }
-    *object.status_mut() = Some(status);
-    match api.replace_status(&name, &PostParams::default(), &object).await {
-        Err(error) if !is_gone(&error) => Err(failed::<K>(&name, "written", error)),
-        _ => Ok(()),
-    }
+    Err(AgentError::Contended(format!("{} {name}", K::kind(&()))))
 }
 
 /// Adds a finalizer to an object that is not being deleted.
@@ -272,5 +290,5 @@ fn failed<K: Resource<DynamicType = ()>>(
     action: &'static str,
     source: kube::Error,
 ) -> AgentError {
-    AgentError { object: format!("{} {name}", K::kind(&())), action, source: Box::new(source) }
+    AgentError::Api { object: format!("{} {name}", K::kind(&())), action, source: Box::new(source) }
 }

@@ -14,7 +14,10 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use muster_api::{Work, WorkPlacement, labels::finalizer};
+use muster_api::{
+    Work, WorkPlacement,
+    labels::{self, finalizer},
+};
 use muster_core::{DestinationName, Phase, PlacementKey, PlacementReport, ports::ReportSink};
 use muster_plan::{
     rollup,
@@ -197,7 +200,7 @@ impl StatusWriter {
         if self.is_removed(&placement, report, site.as_ref()) {
             return finish(let_go(&api, &placement).await, object, "released");
         }
-        if report.is_none() && placement.status.is_none() && is_heard_soon(site.as_ref()) {
+        if report.is_none() && is_heard_soon(&placement, site.as_ref()) {
             return Ok(());
         }
         let status =
@@ -249,9 +252,13 @@ impl StatusWriter {
     }
 }
 
-/// A connected agent says something soon: a status before it would be written twice.
-fn is_heard_soon(site: Option<&Site>) -> bool {
-    site.is_some_and(|site| site.link == Link::Connected)
+/// A connected agent says something soon of a new placement: a status before it would be written
+/// twice.
+fn is_heard_soon(placement: &WorkPlacement, site: Option<&Site>) -> bool {
+    let meta = &placement.metadata;
+    let marked = meta.labels.as_ref().is_some_and(|all| all.contains_key(labels::MISPLACED));
+    let fresh = placement.status.is_none() && meta.deletion_timestamp.is_none() && !marked;
+    fresh && site.is_some_and(|site| site.link == Link::Connected)
 }
 
 async fn let_go(api: &Api<WorkPlacement>, placement: &WorkPlacement) -> Result<(), kube::Error> {

@@ -1,1 +1,265 @@
+//! Tables and laws of placing.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use muster_api::{
+    Work, WorkPlacement, WorkSpec, WorkloadGroup,
+    destination::{DestinationSelector, LabelExpression, LabelOperator},
+    labels,
+};
+use muster_core::Waiting;
+use proptest::prelude::*;
+
+use super::{Schedule, WhyNot, effective_selector, placement_name, schedule};
+use crate::site::{Link, Site, Sites};
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+}
+
+fn selector(source: &str, pairs: &[(&str, &str)]) -> DestinationSelector {
+    DestinationSelector {
+        match_labels: map(pairs),
+        match_expressions: Vec::new(),
+        source: Some(source.to_owned()),
+    }
+}
+
+fn work(request: Option<&str>, selectors: Vec<DestinationSelector>) -> Work {
+    let group = WorkloadGroup {
+        id: "5058f1af8388633f609cadb75a75dc9d".into(),
+        directory: ".".into(),
+        digest: "d1".into(),
+        workloads: Vec::new(),
+        destination_selectors: selectors,
+    };
+    let mut work = Work::new(
+        "web-main-abcde",
+        WorkSpec {
+            promise_name: "web".into(),
+            resource_name: request.map(str::to_owned),
+            workload_groups: vec![group],
+        },
+    );
+    work.metadata.namespace = Some("default".into());
+    work.metadata.uid = Some("uid".into());
+    work
+}
+
+fn site(name: &str, labels: &[(&str, &str)], connected: bool) -> Site {
+    Site {
+        name: name.into(),
+        labels: map(labels),
+        strict: false,
+        leaving: false,
+        state_store: false,
+        link: if connected { Link::Connected } else { Link::Offline { since: None } },
+    }
+}
+
+fn sites(all: &[Site]) -> Sites {
+    all.iter().map(|site| (site.name.clone(), site.clone())).collect()
+}
+
+fn plan(work: &Work, sites: &Sites, held: &[WorkPlacement]) -> Schedule {
+    schedule(work, sites, &|_| 0, &held.iter().collect::<Vec<_>>())
+}
+
+fn targets(plan: &Schedule) -> Vec<&str> {
+    plan.create.iter().map(|p| p.spec.target_destination_name.as_str()).collect()
+}
+
+fn deleting(mut placement: WorkPlacement) -> WorkPlacement {
+    placement.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+    placement
+}
+
+#[test]
+fn the_promise_wins_over_its_pipelines_and_those_over_the_request() {
+    let work = work(
+        None,
+        vec![
+            selector("resource-workflow", &[("env", "request"), ("zone", "a")]),
+            selector("promise-workflow", &[("env", "pipeline"), ("tier", "x")]),
+            selector("promise", &[("env", "promise")]),
+            selector("promise", &[("env", "later"), ("arch", "arm")]),
+        ],
+    );
+    let merged = effective_selector(&work.spec.workload_groups[0]);
+    let want = map(&[("arch", "arm"), ("env", "promise"), ("tier", "x"), ("zone", "a")]);
+    assert_eq!(merged.match_labels, want);
+}
+
+#[test]
+fn expressions_of_all_sources_must_hold() {
+    let mut of_request = selector("resource-workflow", &[]);
+    of_request.match_expressions = vec![LabelExpression {
+        key: "zone".into(),
+        operator: LabelOperator::In,
+        values: vec!["a".into(), "b".into()],
+    }];
+    let work = work(None, vec![selector("promise", &[("env", "dev")]), of_request]);
+    let all = sites(&[
+        site("one", &[("env", "dev"), ("zone", "b")], true),
+        site("two", &[("env", "dev"), ("zone", "c")], true),
+    ]);
+    let plan = plan(&work, &all, &[]);
+    assert_eq!(targets(&plan), ["one"]);
+    let why = &plan.groups[0].passed_over["two"];
+    assert_eq!(*why, WhyNot::Mismatch("zone in (a,b) does not hold".into()));
+}
+
+#[test]
+fn a_request_prefers_connected_then_least_loaded_then_first_by_name() {
+    let work = work(Some("shop"), vec![]);
+    let all = sites(&[
+        site("a-offline", &[], false),
+        site("b-busy", &[], true),
+        site("c", &[], true),
+        site("d", &[], true),
+    ]);
+    let load = |name: &str| if name == "b-busy" { 7 } else { 0 };
+    let plan = schedule(&work, &all, &load, &[]);
+    assert_eq!(targets(&plan), ["c"]);
+    let why = &plan.groups[0].passed_over;
+    assert_eq!(why["a-offline"], WhyNot::Offline);
+    assert_eq!(why["b-busy"], WhyNot::Busier { load: 7 });
+    assert_eq!(why["d"], WhyNot::LaterName);
+}
+
+#[test]
+fn strict_leaving_and_state_store_destinations_are_passed_over() {
+    let work = work(None, vec![]);
+    let strict = Site { strict: true, ..site("strict", &[("a", "b")], true) };
+    let bare = Site { strict: true, ..site("strict-bare", &[], true) };
+    let leaving = Site { leaving: true, ..site("leaving", &[], true) };
+    let store = Site { state_store: true, ..site("store", &[], true) };
+    let plan = plan(&work, &sites(&[strict, bare, leaving, store]), &[]);
+    assert_eq!(targets(&plan), ["strict-bare"]);
+    let why = &plan.groups[0].passed_over;
+    assert_eq!(why["strict"], WhyNot::Strict);
+    assert_eq!(why["leaving"], WhyNot::Leaving);
+    assert_eq!(why["store"], WhyNot::StateStore);
+}
+
+#[test]
+fn no_match_waits_and_names_the_selector() {
+    let work = work(Some("shop"), vec![selector("promise", &[("env", "dev")])]);
+    let plan = plan(&work, &sites(&[site("one", &[("env", "prod")], true)]), &[]);
+    let waiting = plan.groups[0].waiting.clone().unwrap();
+    assert_eq!(waiting, Waiting::NoMatchingDestination { selector: "env=dev".into() });
+}
+
+#[test]
+fn a_misplaced_placement_is_marked_kept_up_to_date_and_healed() {
+    let mut work = work(Some("shop"), vec![selector("promise", &[("env", "dev")])]);
+    let fits = sites(&[site("one", &[("env", "dev")], true), site("two", &[("env", "dev")], true)]);
+    let mut held = plan(&work, &fits, &[]).create;
+    let moved = sites(&[site("one", &[("env", "x")], true), site("two", &[("env", "dev")], true)]);
+    work.spec.workload_groups[0].digest = "d2".into();
+    let marked = plan(&work, &moved, &held);
+    assert!(marked.create.is_empty() && marked.delete.is_empty(), "never moved by itself");
+    assert!(marked.update[0].misplaced && marked.update[0].spec.digest == "d2");
+    held[0].spec = marked.update[0].spec.clone();
+    let all = held[0].metadata.labels.as_mut().unwrap();
+    all.insert(labels::MISPLACED.into(), "true".into());
+    let healed = plan(&work, &fits, &held);
+    assert!(!healed.update[0].misplaced);
+}
+
+#[test]
+fn a_request_is_placed_anew_only_when_nothing_is_left_of_the_old() {
+    let work = work(Some("shop"), vec![]);
+    let all = sites(&[site("one", &[], true), site("two", &[], true)]);
+    let held: Vec<_> = plan(&work, &all, &[]).create.into_iter().map(deleting).collect();
+    let waits = plan(&work, &all, &held);
+    assert!(waits.create.is_empty());
+    let waiting = waits.groups[0].waiting.clone().unwrap();
+    assert_eq!(waiting, Waiting::Removing { destination: "one".into() });
+}
+
+#[test]
+fn placements_of_groups_and_destinations_that_are_gone_are_deleted() {
+    let mut work = work(None, vec![]);
+    let all = sites(&[site("one", &[], true), site("two", &[], true)]);
+    let held = plan(&work, &all, &[]).create;
+    let fewer = sites(&[site("one", &[], true)]);
+    assert_eq!(plan(&work, &fewer, &held).delete, ["web-main-abcde.two-5058f"]);
+    work.spec.workload_groups[0].id = "ffff".into();
+    let changed = plan(&work, &all, &held);
+    assert_eq!(changed.delete.len(), 2);
+    assert_eq!(changed.create.len(), 2);
+}
+
+#[test]
+fn groups_whose_ids_begin_alike_have_different_placements() {
+    let mut work = work(None, vec![]);
+    let mut twin = work.spec.workload_groups[0].clone();
+    twin.id = "5058ffffffffffffffffffffffffffff".into();
+    work.spec.workload_groups.push(twin);
+    let names: BTreeSet<_> =
+        work.spec.workload_groups.iter().map(|g| placement_name(&work, g, "one")).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    let long = "a".repeat(250);
+    let name = placement_name(&work, &work.spec.workload_groups[0], &long);
+    assert!(name.len() <= 253, "{}", name.len());
+}
+
+prop_compose! {
+    fn any_site()(index in 0..6_usize, env in 0..3_usize, connected: bool, leaving: bool) -> Site {
+        let mut site = site(&format!("vm-{index}"), &[("env", ["a", "b", "c"][env])], connected);
+        site.leaving = leaving && index % 2 == 0;
+        site
+    }
+}
+
+proptest! {
+    /// Whatever happened before: one for a request, all for dependencies, and a second look at what
+    /// the first one made changes nothing.
+    #[test]
+    fn placing_is_complete_unique_and_settles(
+        before in proptest::collection::vec(any_site(), 0..6),
+        after in proptest::collection::vec(any_site(), 0..6),
+        request: bool,
+        env in 0..3_usize,
+    ) {
+        let request = request.then_some("shop");
+        let work = work(request, vec![selector("promise", &[("env", ["a", "b", "c"][env])])]);
+        let (before, after) = (sites(&before), sites(&after));
+        let mut held = plan(&work, &before, &[]).create;
+        for sites in [&after, &after] {
+            let next = plan(&work, sites, &held);
+            let names: BTreeSet<_> = held.iter().map(|p| p.metadata.name.clone()).collect();
+            for new in &next.create {
+                prop_assert!(!names.contains(&new.metadata.name), "added and kept");
+            }
+            held.retain(|p| !next.delete.contains(p.metadata.name.as_ref().unwrap()));
+            for update in &next.update {
+                let own = held.iter_mut().find(|p| p.metadata.name.as_ref() == Some(&update.name));
+                let own = own.unwrap();
+                own.spec = update.spec.clone();
+                let all = own.metadata.labels.as_mut().unwrap();
+                all.remove(labels::MISPLACED);
+                if update.misplaced {
+                    all.insert(labels::MISPLACED.into(), "true".into());
+                }
+            }
+            held.extend(next.create);
+        }
+        let settled = plan(&work, &after, &held);
+        prop_assert!(settled.create.is_empty() && settled.update.is_empty());
+        prop_assert!(settled.delete.is_empty());
+        let on: BTreeSet<_> = held.iter().map(|p| p.spec.target_destination_name.clone()).collect();
+        prop_assert_eq!(on.len(), held.len(), "twice on one destination");
+        let fits: BTreeSet<_> = after
+            .values()
+            .filter(|s| !s.leaving && s.labels["env"] == ["a", "b", "c"][env])
+            .map(|s| s.name.clone())
+            .collect();
+        match request {
+            Some(_) => prop_assert!(on.len() <= 1 && (fits.is_empty() || on.len() == 1)),
+            None => prop_assert!(fits.is_subset(&on)),
+        }
+    }
+}
