@@ -104,7 +104,11 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
                 Some(key) = self.0.recv() => state.trigger(key),
                 Some((key, result)) = running.next(), if !running.is_empty() => {
                     let result = result.map_err(|error| {
-                        tracing::warn!(?key, error = %chain(&error), "reconcile failed");
+                        if met_newer_copy(&error) {
+                            tracing::debug!(?key, "Met a newer copy; looking again");
+                        } else {
+                            tracing::warn!(?key, error = %chain(&error), "Reconcile failed");
+                        }
                     });
                     state.finish(key, result, Instant::now());
                 }
@@ -208,6 +212,18 @@ impl<K: Clone + Eq + Hash> State<K> {
             }
         }
     }
+}
+
+/// Whether somebody else wrote first: normal among several writers, mended by looking again.
+fn met_newer_copy(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => return status.is_conflict(),
+            _ => next = error.source(),
+        }
+    }
+    false
 }
 
 /// An error and its causes in one line.

@@ -49,11 +49,16 @@ impl Scheduler {
     pub(crate) async fn reconcile(self, key: ObjectKey) -> Result<Next, ScheduleError> {
         self.world.loaded().await;
         let Some((work, plan)) = self.world.plan(&key) else { return Ok(Next::Change) };
-        if work.metadata.deletion_timestamp.is_none() {
-            self.hold(&work, &key).await?;
+        if work.metadata.deletion_timestamp.is_none()
+            && let Err(error) = self.hold(&work, &key).await
+        {
+            // Nothing was created, so the next plan must not count on it.
+            plan.create.iter().for_each(|placement| {
+                self.world.unexpect(&ObjectKey::of(placement));
+            });
+            return Err(error);
         }
-        let done = self.carry_out(&key, &plan).await;
-        done?;
+        self.carry_out(&key, &plan).await?;
         if work.metadata.deletion_timestamp.is_some() && self.world.placements_len(&key) == 0 {
             self.let_go(&work, &key).await?;
         }
