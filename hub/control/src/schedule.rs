@@ -1,6 +1,6 @@
 //! Works → WorkPlacements: does what `muster_plan::schedule` says.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kube::{
     Api, Client,
@@ -17,6 +17,9 @@ use crate::{queue::Next, shelf::ObjectKey, world::World};
 
 /// How many Works are placed at once: enough to keep the API busy, few enough to stay in memory.
 pub(crate) const AT_ONCE: usize = 16;
+
+/// How long a watch may need to show what a write met.
+const CATCH_UP: Duration = Duration::from_millis(2);
 
 /// Places Works; clones share the index.
 #[derive(Clone)]
@@ -47,6 +50,16 @@ pub(crate) enum ScheduleError {
 impl Scheduler {
     /// Makes the placements of one Work what the plan says.
     pub(crate) async fn reconcile(self, key: ObjectKey) -> Result<Next, ScheduleError> {
+        match self.place(key).await {
+            // The watch is about to show the newer copy; it is no news that there is one.
+            Err(ScheduleError::Api { source, .. }) if is_conflict(&source) => {
+                Ok(Next::After(CATCH_UP))
+            }
+            result => result,
+        }
+    }
+
+    async fn place(&self, key: ObjectKey) -> Result<Next, ScheduleError> {
         self.world.loaded().await;
         let Some((work, plan)) = self.world.plan(&key) else { return Ok(Next::Change) };
         if work.metadata.deletion_timestamp.is_none()
@@ -161,6 +174,10 @@ async fn change(api: &Api<WorkPlacement>, update: &Update) -> Result<(), Schedul
 
 fn finalizers(work: &Work) -> &[String] {
     work.metadata.finalizers.as_deref().unwrap_or_default()
+}
+
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict())
 }
 
 fn is_gone(error: &kube::Error) -> bool {

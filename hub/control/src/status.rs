@@ -175,8 +175,11 @@ impl StatusWriter {
         }
         work.status = Some(status);
         let written = api.replace_status(&key.name, &PostParams::default(), &work).await;
-        finish(written.map(drop), object, "written")?;
-        Ok(Next::Change)
+        match finish(written.map(drop), object, "written") {
+            // A newer copy is there already; it is looked at in its turn.
+            Err(error) if error.is_conflict() => Ok(Next::After(Duration::ZERO)),
+            result => result.map(|()| Next::Change),
+        }
     }
 
     async fn write_placement(
