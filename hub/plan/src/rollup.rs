@@ -12,3 +12,6 @@ pub use placement::placement;
 pub use standing::{OFFLINE_AFTER, WORST_MAX};
 pub use work::work;
 pub use works::{Owner, Rollup, View, removal, works};
+
+#[cfg(test)]
+mod tests;
