@@ -49,7 +49,10 @@ fn datadog_stack(executor: Executor) {
     let why = kubectl.ok(&["get", request, "-o", HEALTH_MESSAGE]);
     assert!(why.contains("no controller has reported yet"), "{why}");
     let minimal = kubectl.ok(&["get", "helmreleases", "-A", "-o", "yaml"]);
-    assert!(minimal.contains("clusterAgent") && !minimal.contains("apm:"), "{minimal}");
+    assert!(
+        minimal.contains("clusterAgent") && minimal.contains("portEnabled: false"),
+        "{minimal}"
+    );
     let secret = kubectl.ok(&["get", "externalsecrets", "-A", "-o", "yaml"]);
     assert!(secret.contains("datadog/dev/api-keys"), "{secret}");
     assert!(secret.contains("aws-secrets-manager"), "{secret}");
@@ -59,7 +62,9 @@ fn datadog_stack(executor: Executor) {
     kubectl.ok(&["apply", "-f", &path("datadog-stack/request-standard.yaml")]);
     hub.crash_and_restart();
     agent.restart();
-    kubectl.until(&["get", "helmreleases", "-A", "-o", "yaml"], |yaml| yaml.contains("apm:"));
+    kubectl.until(&["get", "helmreleases", "-A", "-o", "yaml"], |yaml| {
+        yaml.contains("portEnabled: true")
+    });
     kubectl.wait(request, "Reconciled");
 
     kubectl.ok(&["delete", request, "--timeout=120s"]);
