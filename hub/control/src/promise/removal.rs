@@ -54,18 +54,28 @@ impl Promises {
         if !case.object.finalizers().iter().any(|held| own(&held)) {
             return Ok(Next::Change);
         }
-        if let Some(api) = &case.offer.api {
+        // The definition goes before the rights over its requests: where it is gone, there is
+        // nothing to list, and perhaps no right to.
+        let api = match &case.offer.api {
+            Some(api) if self.is_defined(api).await? => Some(api),
+            _ => None,
+        };
+        if let Some(api) = api {
             self.kinds.follow(&case.subject.promise, api);
         }
         if !self.delete_pipeline_is_done(case).await? {
             return Ok(Next::Change);
         }
-        if let Some(api) = &case.offer.api
-            && !self.requests_are_gone(case, api).await?
-        {
-            return Ok(Next::Change);
+        if let Some(api) = api {
+            if !self.requests_are_gone(case, api).await? {
+                return Ok(Next::Change);
+            }
+            self.kinds.forget(&case.subject.promise);
+            objects::delete(&self.definitions(), &api.crd_name()).await?;
+            if self.is_defined(api).await? {
+                return Ok(Next::Change);
+            }
         }
-        self.kinds.forget(&case.subject.promise);
         self.workflow.delete_jobs(&case.subject).await?;
         if !self.works_are_gone(case).await? {
             return Ok(Next::Change);
@@ -77,11 +87,6 @@ impl Promises {
         self.delete_all::<Role>(case).await?;
         self.delete_all::<ServiceAccount>(case).await?;
         self.delete_all::<ConfigMap>(case).await?;
-        if let Some(api) = &case.offer.api
-            && !self.definition_is_gone(api).await?
-        {
-            return Ok(Next::Change);
-        }
         let kept: Vec<_> = case.object.finalizers().iter().filter(|held| !is_own(held)).collect();
         let metadata = Map::from_iter([("finalizers".to_owned(), json!(kept))]);
         objects::patch_metadata(&case.api, &case.object, metadata).await?;
@@ -189,12 +194,14 @@ impl Promises {
         Ok(())
     }
 
-    async fn definition_is_gone(&self, api: &RequestApi) -> Result<bool, Failed> {
-        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+    async fn is_defined(&self, api: &RequestApi) -> Result<bool, Failed> {
         let name = api.crd_name();
-        objects::delete(&definitions, &name).await?;
-        let found = definitions.get_opt(&name).await;
-        found.map(|found| found.is_none()).map_err(Failed::to(format!("read {name}")))
+        let found = self.definitions().get_opt(&name).await;
+        found.map(|found| found.is_some()).map_err(Failed::to(format!("read {name}")))
+    }
+
+    fn definitions(&self) -> Api<CustomResourceDefinition> {
+        Api::all(self.client.clone())
     }
 }
 
