@@ -113,6 +113,9 @@ impl Promises {
         let held = status::available(&case.promise);
         let can = fulfilled && established && (complete || (held && !failed));
         conclude(&case, &mut draft, (can, complete && fulfilled), &rollup);
+        if let (true, Some(api)) = (established, &case.offer.api) {
+            self.kinds.follow(&case.subject.promise, api);
+        }
         self.finish(&case, draft, can).await?;
         self.rerun_requests(&case).await?;
         Ok(next(&progress.step, &rollup, interval, case.now))
@@ -250,9 +253,6 @@ impl Promises {
         let observed = old["observedGeneration"] != status["observedGeneration"];
         let turned = can != status::available(&case.promise);
         objects::write_status(&case.api, &case.object, &status).await?;
-        if let (true, Some(api)) = (can || turned, &case.offer.api) {
-            self.kinds.follow(&case.subject.promise, api);
-        }
         if turned {
             let about = workflow::reference(&case.subject, &case.object);
             if can {

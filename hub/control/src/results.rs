@@ -216,7 +216,7 @@ impl Results {
                 let Subject { kind, name, .. } = &origin.subject;
                 Refusal::not_found(format!("{kind} {name} is gone: its result is of no use"))
             })?;
-            let status = change(&object).map_err(|cause| Refusal::invalid(cause))?;
+            let status = change(&object).map_err(Refusal::invalid)?;
             match objects::write_status(&api, &object, &status).await {
                 Ok(_) => return Ok(()),
                 Err(failed) => last = Some(failed),

@@ -87,6 +87,3 @@ pub fn revision(promise: &Promise) -> PromiseRevision {
     ]));
     revision
 }
-
-#[cfg(test)]
-mod tests;

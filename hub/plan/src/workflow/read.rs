@@ -219,6 +219,3 @@ fn label_key(key: &str) -> Result<(), String> {
         Some((prefix, name)) => label_part(prefix, 253).and_then(|()| label_part(name, 63)),
     }
 }
-
-#[cfg(test)]
-mod tests;

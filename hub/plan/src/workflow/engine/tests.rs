@@ -1,1 +1,93 @@
+//! The engine as a table: Jobs and status in, the next step out.
 
+use super::*;
+
+const NAMES: [&str; 2] = ["first", "second"];
+
+fn run(hash: &str) -> Run {
+    Run { hash: hash.to_owned(), number: 0 }
+}
+
+fn job(pipeline: &str, hash: &str, state: JobState) -> JobSeen {
+    let name = format!("{pipeline}-{hash}");
+    let created = (None, name.clone());
+    JobSeen { name, pipeline: pipeline.to_owned(), run: run(hash), attempt: 1, created, state }
+}
+
+fn decide(jobs: &[JobSeen], recorded: &[PipelineStatus], suspended: bool) -> Progress {
+    let run = run("h");
+    let now = Timestamp::UNIX_EPOCH;
+    next(&Seen { pipelines: &NAMES, run: &run, jobs, recorded, suspended, now })
+}
+
+fn phases(progress: &Progress) -> Vec<&str> {
+    progress.pipelines.iter().map(|entry| entry.phase.as_str()).collect()
+}
+
+#[test]
+fn pipelines_run_one_after_another() {
+    let begun = decide(&[], &[], false);
+    assert_eq!(begun.step, Step::Start { index: 0, attempt: 1 });
+    assert_eq!(phases(&begun), ["Running", "Pending"]);
+    let running = decide(&[job("first", "h", JobState::Running)], &begun.pipelines, false);
+    assert_eq!(running.step, Step::Running { index: 0 });
+    let second = decide(&[job("first", "h", JobState::Succeeded)], &begun.pipelines, false);
+    assert_eq!(second.step, Step::Start { index: 1, attempt: 1 });
+    let jobs = [job("first", "h", JobState::Succeeded), job("second", "h", JobState::Succeeded)];
+    let done = decide(&jobs, &second.pipelines, false);
+    assert_eq!(done.step, Step::Complete);
+    assert_eq!(phases(&done), ["Succeeded", "Succeeded"]);
+}
+
+#[test]
+fn jobs_that_were_deleted_do_not_run_again() {
+    let jobs = [job("first", "h", JobState::Succeeded), job("second", "h", JobState::Succeeded)];
+    let done = decide(&jobs, &[], false);
+    assert_eq!(decide(&[], &done.pipelines, false), done);
+}
+
+#[test]
+fn a_change_waits_for_the_job_that_runs_and_starts_at_the_first_pipeline() {
+    let old = [job("first", "old", JobState::Succeeded), job("second", "old", JobState::Running)];
+    let waiting = decide(&old, &[], false);
+    assert_eq!(waiting.step, Step::Await { job: "second-old".to_owned() });
+    let ended = [job("first", "old", JobState::Succeeded), job("second", "old", JobState::Stopped)];
+    assert_eq!(decide(&ended, &[], false).step, Step::Start { index: 0, attempt: 1 });
+}
+
+#[test]
+fn a_failure_halts_until_the_inputs_change() {
+    let failed = JobState::Failed { reason: "BackoffLimitExceeded".into(), message: "gone".into() };
+    let halted = decide(&[job("first", "h", failed.clone())], &[], false);
+    let expected = Step::Failed { index: 0, reason: String::new(), message: "gone".into() };
+    assert_eq!(halted.step, expected);
+    assert_eq!(
+        decide(&[job("first", "h", failed.clone())], &halted.pipelines, false).step,
+        expected
+    );
+    let corrected = decide(&[job("first", "old", failed)], &halted.pipelines[1..], false);
+    assert_eq!(corrected.step, Step::Start { index: 0, attempt: 1 });
+}
+
+#[test]
+fn a_suspended_pipeline_waits_for_its_label_or_its_time() {
+    let entry = PipelineStatus {
+        name: "first".into(),
+        phase: phase::SUSPENDED.into(),
+        hash: Some("h".into()),
+        ..PipelineStatus::default()
+    };
+    let jobs = [job("first", "h", JobState::Succeeded)];
+    let held = decide(&jobs, std::slice::from_ref(&entry), true);
+    assert_eq!(held.step, Step::Suspended { index: 0, until: None });
+    let released = decide(&jobs, std::slice::from_ref(&entry), false);
+    assert_eq!(released.step, Step::Start { index: 0, attempt: 2 });
+    let due = PipelineStatus { next_retry_at: Some("1970-01-01T00:00:00Z".into()), ..entry };
+    assert_eq!(decide(&jobs, &[due], true).step, Step::Start { index: 0, attempt: 2 });
+}
+
+#[test]
+fn the_newest_ended_jobs_of_each_pipeline_are_kept() {
+    let jobs: Vec<_> = (0..7).map(|i| job("first", &i.to_string(), JobState::Succeeded)).collect();
+    assert_eq!(surplus(&jobs), ["first-1", "first-0"]);
+}

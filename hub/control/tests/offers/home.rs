@@ -1,0 +1,362 @@
+//! A hub's API and controllers in this process, and a hand that plays the pipelines: for each Job it
+//! makes the pod, hands over what the test says through the results door, and sets the Job's status.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, future::BoxFuture};
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams, PostParams},
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::{WatchStreamExt, watcher},
+};
+use muster_apiserver::{AdmissionRequest, Admit, ApiServer, Config, Operation, Status, UserInfo};
+use muster_control::{Admission, AdmissionView, Control, ControlConfig, ResultCall, Results};
+use muster_core::FileSet;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// How long a test waits for what must come. Never measured, only given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the pipeline of this name puts out, given its object; `Err`: its container fails.
+pub(crate) type Play = Arc<dyn Fn(&str, &Value) -> Result<FileSet, String> + Send + Sync>;
+
+pub(crate) struct Home {
+    _dir: tempfile::TempDir,
+    /// The last handle: with it the API server's own controllers end.
+    _api: ApiServer,
+    pub(crate) client: Client,
+    pub(crate) runs: Arc<Mutex<Vec<String>>>,
+    shutdown: CancellationToken,
+}
+
+struct Rules(Arc<Admission>);
+
+impl Admit for Rules {
+    fn wants(&self, group: &str, resource: &str) -> bool {
+        Admission::wants(group, resource)
+    }
+
+    fn admit<'a>(
+        &'a self,
+        request: &'a AdmissionRequest,
+    ) -> BoxFuture<'a, Result<Vec<String>, Status>> {
+        Box::pin(async move {
+            let operation = match request.operation {
+                Operation::Create => "CREATE",
+                Operation::Update => "UPDATE",
+                Operation::Delete => "DELETE",
+            };
+            let view = AdmissionView {
+                operation,
+                user: &request.user.name,
+                group: &request.group,
+                kind: &request.kind,
+                object: request.object.as_ref(),
+                old: request.old_object.as_ref(),
+            };
+            self.0.review(view).await.map_err(|refusal| Status::forbidden(refusal.message))
+        })
+    }
+}
+
+impl Home {
+    pub(crate) async fn open(play: Play) -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let api = ApiServer::open(Config::new(dir.path())).await.unwrap();
+        let client = Client::new(api.service(UserInfo::admin()), "default");
+        for object in muster_control::manifests() {
+            create(&client, &object).await.unwrap();
+        }
+        let clients = api.clone();
+        let control = Control::build(ControlConfig {
+            client_for: Arc::new(move |name| {
+                let user = UserInfo::service_account("kratix-platform-system", name);
+                Client::new(clients.service(user), "default")
+            }),
+        });
+        api.admit(Arc::new(Rules(control.admission())));
+        let shutdown = CancellationToken::new();
+        let runs = Arc::default();
+        let hand = Hand {
+            client: client.clone(),
+            results: control.results(),
+            play,
+            runs: Arc::clone(&runs),
+        };
+        tokio::spawn(control.run(shutdown.clone()));
+        tokio::spawn(hand.work(shutdown.clone()));
+        Home { _dir: dir, _api: api, client, runs, shutdown }
+    }
+
+    pub(crate) async fn apply(&self, object: &Value) -> kube::Result<DynamicObject> {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let params = PatchParams::apply("test").force();
+        self.of(object).patch(name, &params, &Patch::Apply(object)).await
+    }
+
+    pub(crate) fn of(&self, object: &Value) -> Api<DynamicObject> {
+        let kind = object["kind"].as_str().unwrap();
+        let namespace = object["metadata"]["namespace"].as_str();
+        self.kind(object["apiVersion"].as_str().unwrap(), kind, namespace)
+    }
+
+    pub(crate) fn kind(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+    ) -> Api<DynamicObject> {
+        api_of(&self.client, api_version, kind, namespace)
+    }
+
+    /// Waits until an object is as it must be; fails with what it is instead.
+    pub(crate) async fn until(
+        &self,
+        api: &Api<DynamicObject>,
+        name: &str,
+        so: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let seen = json!(api.get_opt(name).await.unwrap());
+            if so(&seen) {
+                return seen;
+            }
+            assert!(Instant::now() < end, "{name} is still {seen:#}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(crate) async fn until_gone(&self, api: &Api<DynamicObject>, name: &str) {
+        self.until(api, name, Value::is_null).await;
+    }
+
+    pub(crate) fn runs(&self) -> Vec<String> {
+        self.runs.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+/// Asks again until there is an answer; gives up after [`PATIENCE`].
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
+    mut ask: impl FnMut() -> F,
+) -> Option<T> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(answer) = ask().await {
+            return Some(answer);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    None
+}
+
+/// The message of a condition, as `STATUS/REASON: MESSAGE`.
+pub(crate) fn condition(object: &Value, kind: &str) -> String {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
+    let text = |key: &str| found.map_or("", |found| found[key].as_str().unwrap_or_default());
+    format!("{}/{}: {}", text("status"), text("reason"), text("message"))
+}
+
+pub(crate) fn files(files: &[(&str, &str)]) -> FileSet {
+    let mut set = FileSet::new();
+    for (path, text) in files {
+        set.insert(path, text.as_bytes().to_vec()).unwrap();
+    }
+    set
+}
+
+fn api_of(
+    client: &Client,
+    api_version: &str,
+    kind: &str,
+    namespace: Option<&str>,
+) -> Api<DynamicObject> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    }
+}
+
+async fn create(client: &Client, object: &Value) -> kube::Result<()> {
+    let namespace = object["metadata"]["namespace"].as_str();
+    let (version, kind) =
+        (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+    let api = api_of(client, version, kind, namespace);
+    let object: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+    api.create(&PostParams::default(), &object).await.map(drop)
+}
+
+/// Plays the pipelines.
+struct Hand {
+    client: Client,
+    results: Arc<Results>,
+    play: Play,
+    runs: Arc<Mutex<Vec<String>>>,
+}
+
+impl Hand {
+    async fn work(self, shutdown: CancellationToken) {
+        let jobs: Api<Job> = Api::all(self.client.clone());
+        let seen = watcher(jobs, watcher::Config::default()).default_backoff().applied_objects();
+        let mut seen = Box::pin(seen.take_until(shutdown.cancelled_owned()));
+        let this = Arc::new(self);
+        let mut done = std::collections::BTreeSet::new();
+        while let Some(Ok(job)) = seen.next().await {
+            let suspended = job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false);
+            if !suspended && done.insert(job.uid()) {
+                let this = Arc::clone(&this);
+                tokio::spawn(async move { this.run(job).await });
+            }
+        }
+    }
+
+    async fn run(&self, job: Job) {
+        let pipeline = job.labels()["kratix.io/pipeline-name"].clone();
+        self.runs.lock().unwrap().push(pipeline.clone());
+        let annotation =
+            |key: &str| job.annotations()[&format!("kratix.io/job-resource-{key}")].clone();
+        let namespace = annotation("namespace");
+        let objects = api_of(
+            &self.client,
+            &annotation("api-version"),
+            &annotation("kind"),
+            (!namespace.is_empty()).then_some(namespace.as_str()),
+        );
+        let object = json!(objects.get(&annotation("name")).await.unwrap());
+        let outcome = match (self.play)(&pipeline, &object) {
+            Ok(files) => self.hand_over(&job, &files).await,
+            Err(cause) => Err(cause),
+        };
+        let (jobs, name) = (
+            Api::<Job>::namespaced(self.client.clone(), &job.namespace().unwrap()),
+            job.name_any(),
+        );
+        let condition = match outcome {
+            Ok(()) => json!({ "type": "Complete", "status": "True" }),
+            Err(cause) if cause.starts_with("refused: ") => return,
+            Err(cause) => {
+                let (reason, message) =
+                    cause.split_once(": ").unwrap_or(("BackoffLimitExceeded", &cause));
+                json!({ "type": "Failed", "status": "True", "reason": reason, "message": message })
+            }
+        };
+        let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let mut status = json!({ "startTime": now, "completionTime": now });
+        if condition["type"] == "Complete" {
+            let met = json!({ "type": "SuccessCriteriaMet", "status": "True" });
+            status["conditions"] = json!([met, condition]);
+            status["succeeded"] = json!(1);
+        } else {
+            let met = json!({ "type": "FailureTarget", "status": "True" });
+            status = json!({ "startTime": now, "failed": 1, "conditions": [met, condition] });
+        }
+        let patch = Patch::Merge(json!({ "status": status }));
+        let patched = jobs.patch_status(&name, &PatchParams::default(), &patch).await;
+        if let Err(error) = patched {
+            eprintln!("the hand could not end Job {name}: {error}");
+        }
+    }
+
+    async fn hand_over(&self, job: &Job, files: &FileSet) -> Result<(), String> {
+        let (namespace, name) = (job.namespace().unwrap(), job.name_any());
+        let spec = &job.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": format!("{name}-hand"), "namespace": namespace,
+                "ownerReferences": [{
+                    "apiVersion": "batch/v1", "kind": "Job", "name": name,
+                    "uid": job.uid(), "controller": true,
+                }],
+            },
+            "spec": spec,
+        });
+        let pods = api_of(&self.client, "v1", "Pod", Some(&namespace));
+        let pod: DynamicObject = serde_json::from_value(pod).unwrap();
+        let pod = pods.create(&PostParams::default(), &pod).await.map_err(|e| e.to_string())?;
+        let configure = job.labels()["kratix.io/workflow-action"] == "configure";
+        for part in ["output", "status"].into_iter().filter(|part| configure || *part == "status") {
+            let call = ResultCall {
+                pod_name: pod.name_any(),
+                pod_uid: pod.uid().unwrap(),
+                namespace: namespace.clone(),
+                job: name.clone(),
+                part: part.to_owned(),
+                body: Bytes::from(zstd::bulk::compress(&files.encode(), 3).unwrap()),
+            };
+            let handed = self.results.handle(call).await;
+            handed.map_err(|refusal| format!("refused: {}", refusal.message))?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn pipeline(name: &str) -> Value {
+    json!({
+        "apiVersion": "platform.kratix.io/v1alpha1", "kind": "Pipeline",
+        "metadata": { "name": name },
+        "spec": { "containers": [{ "name": "render", "image": "example.org/render:1" }] },
+    })
+}
+
+pub(crate) fn promise(name: &str, kind: &str, resource: &[Value]) -> Value {
+    let plural = format!("{}s", kind.to_lowercase());
+    let schema = json!({ "type": "object", "properties": { "spec": {
+        "type": "object", "properties": { "size": { "type": "string" } },
+    } } });
+    json!({
+        "apiVersion": "platform.kratix.io/v1alpha1", "kind": "Promise",
+        "metadata": { "name": name },
+        "spec": {
+            "api": {
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": { "name": format!("{plural}.ex.io") },
+                "spec": {
+                    "group": "ex.io", "scope": "Namespaced",
+                    "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
+                    "versions": [{
+                        "name": "v1", "served": true, "storage": true,
+                        "schema": { "openAPIV3Schema": schema },
+                    }],
+                },
+            },
+            "workflows": { "resource": { "configure": resource } },
+        },
+    })
+}
+
+pub(crate) fn request(kind: &str, name: &str, size: &str) -> Value {
+    json!({
+        "apiVersion": "ex.io/v1", "kind": kind,
+        "metadata": { "name": name, "namespace": "default" },
+        "spec": { "size": size },
+    })
+}
+
+/// The Works in a namespace, by pipeline.
+pub(crate) async fn works(home: &Home, namespace: &str) -> BTreeMap<String, Value> {
+    let api = home.kind("platform.kratix.io/v1alpha1", "Work", Some(namespace));
+    let listed = api.list(&kube::api::ListParams::default()).await.unwrap();
+    let pipeline = |work: &DynamicObject| {
+        work.labels().get("kratix.io/pipeline-name").cloned().unwrap_or_default()
+    };
+    listed.items.into_iter().map(|work| (pipeline(&work), json!(work))).collect()
+}
