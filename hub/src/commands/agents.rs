@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context as _, bail};
 use aws_lc_rs::rand;
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client,
@@ -63,7 +63,7 @@ async fn create_token(api: Client, args: TokenArgs) -> anyhow::Result<()> {
     let secret = BASE64_URL_SAFE_NO_PAD.encode(random);
     let suffix = Digest::of(secret.as_bytes()).short()[..5].to_owned();
     let token = enrolment::token(&name, &suffix, &secret);
-    let expires = Timestamp::now().checked_add(ttl)?;
+    let expires = Timestamp::now().checked_add(ttl)?.round(Unit::Second)?;
     let object = enrolment::secret(&name, &suffix, Digest::of(token.as_bytes()), &labels, expires);
     Api::<Secret>::namespaced(api, SYSTEM_NAMESPACE)
         .create(&PostParams::default(), &object)
