@@ -1,37 +1,27 @@
-//! The state directory: where it is, that one agent at a time uses it, and the assignment in it.
+//! The agent's state directory: where it is, and the assignment in it.
 
 use std::{
-    env, fs, io,
-    os::unix::fs::OpenOptionsExt as _,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use muster_core::Assignment;
-use muster_daemon::durable;
+use muster_daemon::{HeldDir, default_state_dir, durable};
 
 /// The assignment that was last accepted.
 const ASSIGNMENT: &str = "assignment.bin";
 
 /// A state directory that this process holds.
 #[derive(Debug)]
-pub(crate) struct StateDir {
-    path: PathBuf,
-    _lock: fs::File,
-}
+pub(crate) struct StateDir(HeldDir);
 
-/// Where the state is when no flag says so: `/var/lib/muster-agent` for root, else XDG's place.
+/// Where the state is: as a flag says, else the program's own place.
 pub(crate) fn resolve(given: Option<&Path>) -> anyhow::Result<PathBuf> {
-    if let Some(path) = given {
-        return Ok(path.to_owned());
-    }
-    if rustix::process::geteuid().is_root() {
-        return Ok(PathBuf::from("/var/lib/muster-agent"));
-    }
-    let state = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let state = state.or_else(|| Some(env::home_dir()?.join(".local/state")));
-    let state = state.context("there is no home directory: name a directory with --state-dir")?;
-    Ok(state.join("muster-agent"))
+    given
+        .map(Path::to_owned)
+        .or_else(|| default_state_dir("muster-agent"))
+        .context("there is no home directory: name a directory with --state-dir")
 }
 
 /// Reads the assignment in a state directory, held by somebody or not.
@@ -51,37 +41,20 @@ pub(crate) fn assignment(state_dir: &Path) -> anyhow::Result<Option<Assignment>>
 }
 
 impl StateDir {
-    /// Makes the directory (mode 0700) where it is absent, and locks it.
+    /// Makes the directory where it is absent, and holds it.
     pub(crate) fn open(given: Option<&Path>) -> anyhow::Result<Self> {
-        let path = resolve(given)?;
-        durable::private_dir(&path)?;
-        let path = path.canonicalize()?;
-        let lock = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .with_context(|| format!("cannot write to the state directory {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(fs::TryLockError::WouldBlock) => bail!(
-                "another agent is using the state directory {}: stop it, or name another with \
-                 --state-dir",
-                path.display()
-            ),
-            Err(fs::TryLockError::Error(error)) => Err(error).context("cannot lock the directory"),
-        }
+        let held = HeldDir::open(&resolve(given)?).context("the state directory (--state-dir)")?;
+        Ok(Self(held))
     }
 
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Writes an assignment so that it survives a crash; to be done before acting on it.
     pub(crate) fn keep(&self, assignment: &Assignment) -> Result<(), durable::DurableError> {
-        durable::write(&self.path.join(ASSIGNMENT), &assignment.encode())
+        durable::write(&self.path().join(ASSIGNMENT), &assignment.encode())
     }
 }
 
@@ -90,14 +63,6 @@ mod tests {
     use muster_core::DestinationName;
 
     use super::*;
-
-    #[test]
-    fn a_second_agent_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let _held = StateDir::open(Some(dir.path())).unwrap();
-        let refused = StateDir::open(Some(dir.path())).unwrap_err().to_string();
-        assert!(refused.contains("another agent"), "{refused}");
-    }
 
     #[test]
     fn an_assignment_is_read_as_it_was_kept() {

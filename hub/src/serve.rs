@@ -14,7 +14,7 @@ use kube::Client;
 use muster_api::SYSTEM_NAMESPACE;
 use muster_apiserver::{ApiServer, Config, UserInfo};
 use muster_control::{ClientFor, Control, ControlConfig, fleet::Fleet};
-use muster_daemon::{OnError, Shutdown, Tasks, log};
+use muster_daemon::{HeldDir, OnError, Shutdown, Tasks, log};
 use muster_gateway::{Gateway, GatewayConfig, PULSE, Ports};
 use muster_runner::{ApiAccess, Executor, ExecutorKind, Runner, RunnerConfig};
 use tokio::net::TcpListener;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     args::{ExecutorArg, HubArgs},
-    data_dir::{ADMIN_KUBECONFIG, DataDir},
+    data_dir::{self, ADMIN_KUBECONFIG},
 };
 
 /// How long parts may take to end: an operator's patience, and systemd's is 90 s.
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     log::init(log::LogFormat::Text, "warn,muster=info")?;
     let tasks = Tasks::new(CancellationToken::new());
     let _shutdown = Shutdown::on_signals(&tasks)?;
-    let data = DataDir::open(args.data_dir.clone())?;
+    let data = data_dir::open(args.data_dir.clone())?;
     let api_listener = bind("--api-listen", args.api_listen).await?;
     let api_address = api_listener.local_addr()?;
     let api = open_api(&data, api_address).await?;
@@ -77,13 +77,13 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open_api(data: &DataDir, address: SocketAddr) -> anyhow::Result<ApiServer> {
+async fn open_api(data: &HeldDir, address: SocketAddr) -> anyhow::Result<ApiServer> {
     let mut config = Config::new(data.path().join("api"));
     config.names.push(address.ip().to_string());
     Ok(ApiServer::open(config).await?)
 }
 
-async fn open_door(data: &DataDir, args: &HubArgs, fleet: &Fleet) -> anyhow::Result<Gateway> {
+async fn open_door(data: &HeldDir, args: &HubArgs, fleet: &Fleet) -> anyhow::Result<Gateway> {
     let config = GatewayConfig {
         data_dir: data.path().to_owned(),
         listen: args.agents_listen,
@@ -101,7 +101,7 @@ async fn open_door(data: &DataDir, args: &HubArgs, fleet: &Fleet) -> anyhow::Res
 
 /// The runner, and what to say of its executor.
 async fn build_runner(
-    data: &DataDir,
+    data: &HeldDir,
     args: &HubArgs,
     (api, address): (&ApiServer, SocketAddr),
     tasks: &Tasks,

@@ -9,9 +9,11 @@ pub mod backoff;
 pub mod drain;
 pub mod durable;
 pub mod exit;
+mod held_dir;
 pub mod log;
 pub mod tasks;
 
 pub use backoff::Backoff;
 pub use drain::Shutdown;
+pub use held_dir::{HeldDir, HeldDirError, default_state_dir};
 pub use tasks::{OnError, TaskFailed, Tasks};
