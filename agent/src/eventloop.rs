@@ -117,9 +117,10 @@ impl EventLoop {
             LinkEvent::Up => info!("Connected to the hub"),
             LinkEvent::Down { cause } => warn!(%cause, "Not connected to the hub; working alone"),
             LinkEvent::Assigned(assignment) => self.assigned(assignment).await?,
-            LinkEvent::Refused { cause } => {
-                warn!(%cause, "The hub has given this agent up; what is applied stays and is kept");
-            }
+            LinkEvent::Refused { cause, again_in } => warn!(
+                %cause, ?again_in,
+                "The hub does not let this agent in; what is applied stays and is kept"
+            ),
         }
         Ok(())
     }
@@ -191,12 +192,13 @@ impl EventLoop {
 
     fn fetch(&mut self, digest: Digest) {
         let (link, content) = (self.parts.link.clone(), self.parts.content.clone());
-        let ends = self.ends.0.clone();
+        let (ends, stop) = (self.ends.0.clone(), self.parts.tasks.shutdown());
         self.parts.tasks.spawn("fetch", OnError::Log, async move {
-            let result = match fetch(&link, &content, digest).await {
-                Ok(files) => Appliers::contents(&files),
-                Err(failure) => Err(failure),
+            let Some(fetched) = stop.run_until_cancelled(fetch(&link, &content, digest)).await
+            else {
+                return Ok(());
             };
+            let result = fetched.and_then(|files| Appliers::contents(&files));
             let _ = ends.send(Input::Fetched { digest, result }).await;
             Ok(())
         });

@@ -18,7 +18,7 @@ const PART_TIME_MAX: Duration = Duration::from_secs(30);
 /// Why content could not be had. Asking again later may help.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// There is no session.
+    /// There was no session for too long.
     #[error("the hub is not connected: content is fetched when it is")]
     NotConnected,
     /// The hub refused or failed.

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use muster_wire::CaPin;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -17,7 +18,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::Identity;
+use crate::{
+    Identity,
+    alert::{Attentive, LastAlert},
+};
 
 /// Longest time for TCP and TLS over the worst line.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
@@ -51,20 +55,35 @@ pub enum DialError {
         cause: String,
     },
     /// The hub does not know this agent's certificate.
-    #[error(
-        "the hub at {hub} refuses this agent's certificate ({cause}): it was issued by another \
-         hub; join with a new token and a clear state directory"
-    )]
+    #[error("the hub at {hub} refuses this agent's certificate: {cause}")]
     NotOurAgent {
         /// Where.
         hub: String,
-        /// What the hub's TLS said.
+        /// What the hub's TLS said, and the cure.
         cause: String,
     },
 }
 
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub(crate) channel: Channel,
+    hub: String,
+    alert: LastAlert,
+}
+
+impl Dialled {
+    /// What a failed call on this connection means.
+    pub(crate) fn explain(&self, status: &tonic::Status) -> DialError {
+        match self.alert.get() {
+            Some(alert) => refused(&self.hub, *alert),
+            None => explain(&self.hub, status),
+        }
+    }
+}
+
 /// Connects as an enrolled agent.
-pub(crate) async fn as_agent(identity: &Identity) -> Result<Channel, DialError> {
+pub(crate) async fn as_agent(identity: &Identity) -> Result<Dialled, DialError> {
     let mut roots = RootCertStore::empty();
     for authority in &identity.authorities {
         roots.add(authority.clone()).map_err(DialError::Identity)?;
@@ -77,7 +96,7 @@ pub(crate) async fn as_agent(identity: &Identity) -> Result<Channel, DialError> 
 }
 
 /// Connects without a certificate, to a hub of which only the pin is known.
-pub(crate) async fn with_pin(hub: &str, pin: CaPin) -> Result<Channel, DialError> {
+pub(crate) async fn with_pin(hub: &str, pin: CaPin) -> Result<Dialled, DialError> {
     let verifier = Arc::new(PinVerifier { pin, provider: Arc::new(aws_lc_rs::default_provider()) });
     let config =
         builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
@@ -90,42 +109,64 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
         .map_err(DialError::Identity)
 }
 
-async fn connect(hub: &str, mut config: ClientConfig) -> Result<Channel, DialError> {
+async fn connect(hub: &str, mut config: ClientConfig) -> Result<Dialled, DialError> {
     let address = || DialError::Address(hub.to_owned());
     let (host, _) = hub.rsplit_once(':').ok_or_else(address)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = ServerName::try_from(host.to_owned()).map_err(|_| address())?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     let connector = TlsConnector::from(Arc::new(config));
-    let target = hub.to_owned();
+    let (target, alert) = (hub.to_owned(), LastAlert::default());
+    let heard = alert.clone();
     let dial = move |_: Uri| {
         let (connector, name, target) = (connector.clone(), name.clone(), target.clone());
+        let heard = heard.clone();
         async move {
             let tcp = TcpStream::connect(&target).await?;
             tcp.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, tcp).await?))
+            let stream = connector.connect(name, tcp).await?;
+            Ok::<_, std::io::Error>(TokioIo::new(Attentive::new(stream, heard)))
         }
     };
     // The scheme is http because TLS is made here, with a verifier that tonic does not offer.
     let endpoint = Endpoint::from_shared(format!("http://{hub}")).map_err(|_| address())?;
-    endpoint
+    let channel = endpoint
         .connect_timeout(CONNECT_TIME_MAX)
         .connect_with_connector(tower::service_fn(dial))
         .await
-        .map_err(|error| explain(hub, &error))
+        .map_err(|error| explain(hub, &error))?;
+    Ok(Dialled { channel, hub: hub.to_owned(), alert })
 }
 
-/// What a failed connection or call means.
-pub(crate) fn explain(hub: &str, error: &(dyn std::error::Error + 'static)) -> DialError {
-    let (hub, cause) = (hub.to_owned(), chain(error));
+fn explain(hub: &str, error: &(dyn std::error::Error + 'static)) -> DialError {
     match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(why)) => {
-            DialError::NotOurHub { hub, cause: certificate_words(why) }
+            DialError::NotOurHub { hub: hub.to_owned(), cause: certificate_words(why) }
         }
-        Some(rustls::Error::AlertReceived(alert)) => {
-            DialError::NotOurAgent { hub, cause: format!("{alert:?}") }
+        Some(rustls::Error::AlertReceived(alert)) => refused(hub, *alert),
+        _ => DialError::Unreachable { hub: hub.to_owned(), cause: chain(error) },
+    }
+}
+
+fn refused(hub: &str, alert: AlertDescription) -> DialError {
+    use AlertDescription as Alert;
+    let hub = hub.to_owned();
+    match alert {
+        Alert::CertificateExpired => {
+            let cause = "it has expired; join again with a new token".to_owned();
+            DialError::NotOurAgent { hub, cause }
         }
-        _ => DialError::Unreachable { hub, cause },
+        Alert::UnknownCA
+        | Alert::BadCertificate
+        | Alert::CertificateUnknown
+        | Alert::DecryptError => {
+            let cause = format!(
+                "it was issued by another hub ({alert:?}); join with a new token and a clear state \
+                 directory"
+            );
+            DialError::NotOurAgent { hub, cause }
+        }
+        alert => DialError::Unreachable { hub, cause: format!("it ended TLS with {alert:?}") },
     }
 }
 

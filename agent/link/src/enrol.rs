@@ -74,7 +74,7 @@ pub async fn enrol(options: EnrolOptions) -> Result<Identity, EnrolError> {
         signing_request: key.signing_request()?,
         facts: Some(to_facts(&facts)),
     };
-    let channel = dial::with_pin(&hub, pin).await?;
+    let channel = dial::with_pin(&hub, pin).await?.channel;
     let answer = EnrolmentClient::new(channel).enrol(request).await.map_err(refusal)?.into_inner();
     let credentials =
         answer.credentials.ok_or_else(|| EnrolError::Answer("it has no certificate".to_owned()))?;

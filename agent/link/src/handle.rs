@@ -1,10 +1,16 @@
 //! The agent's side of the line: events in, reports out.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use muster_core::{Assignment, Digest, PlacementReport, Revision, ports::AgentFacts};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
 use tonic::transport::Channel;
 
 use crate::{
@@ -16,6 +22,8 @@ use crate::{
 
 /// Events that wait to be taken: assignments are whole, so a newer one may wait for the older.
 const EVENTS_LEN: usize = 4;
+/// How long a fetch waits for a session: it begins with the session, and not when a retry is due.
+const SESSION_TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// Who speaks, and what it says of itself.
 #[derive(Debug, Clone)]
@@ -31,17 +39,19 @@ pub struct LinkConfig {
 pub enum LinkEvent {
     /// A session began.
     Up,
-    /// No session; another is tried by and by.
+    /// No session; another is tried by and by. Told again only when the cause has changed.
     Down {
         /// Why, in one sentence.
         cause: String,
     },
     /// What the destination must hold.
     Assigned(Assignment),
-    /// The hub has removed or revoked this agent.
+    /// The hub has removed or revoked this agent, or does not accept its certificate.
     Refused {
         /// Why, in one sentence.
         cause: String,
+        /// When it is asked again.
+        again_in: Duration,
     },
 }
 
@@ -80,13 +90,15 @@ pub fn link(config: LinkConfig) -> (LinkHandle, mpsc::Receiver<LinkEvent>, LinkR
 }
 
 impl LinkHandle {
-    /// The agent has this assignment on its disk.
+    /// The agent has this assignment on its disk. What the hub was told of placements that are not
+    /// in it is forgotten.
     pub fn holding(&self, assignment: &Assignment) {
         self.change_held(|held| {
             held.revision = assignment.revision;
             held.assignment = Some(assignment.digest());
             held.answer = Some((assignment.revision, String::new()));
         });
+        self.0.reports.retain(|placement| assignment.orders.contains_key(placement));
     }
 
     /// The agent does not act on this assignment.
@@ -99,9 +111,12 @@ impl LinkHandle {
         self.0.reports.put(report);
     }
 
-    /// The zstd-compressed canonical bytes of a content. The caller checks the digest.
+    /// The zstd-compressed canonical bytes of a content, as soon as there is a session. The caller
+    /// checks the digest.
     pub async fn fetch(&self, digest: Digest) -> Result<Bytes, FetchError> {
-        let channel = self.0.channel.borrow().clone();
+        let mut sessions = self.0.channel.subscribe();
+        let session = timeout(SESSION_TIME_MAX, sessions.wait_for(Option::is_some)).await;
+        let channel = session.ok().and_then(|session| session.ok()?.clone());
         content::fetch(channel.ok_or(FetchError::NotConnected)?, digest).await
     }
 

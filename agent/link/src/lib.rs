@@ -5,6 +5,7 @@
 //! which never waits for the hub. Losing the line loses nothing: the latest report of each placement
 //! is kept until the hub has taken it, and digests say what need not be sent again.
 
+mod alert;
 mod content;
 mod dial;
 mod enrol;

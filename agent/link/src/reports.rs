@@ -10,7 +10,7 @@ use muster_wire::{convert::to_report, limits::REPORTS_BYTES_TARGET, v1};
 use prost::Message as _;
 use tokio::sync::Notify;
 
-/// Reports by placement; bounded by the number of placements.
+/// Reports by placement; bounded by the number of placements that are ordered.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     latest: Mutex<BTreeMap<PlacementKey, Entry>>,
@@ -39,6 +39,11 @@ impl Reports {
         let entry = Entry { report, told: Told::No };
         self.lock().insert(entry.report.placement.clone(), entry);
         self.changed.notify_one();
+    }
+
+    /// Forgets what the hub has been told of placements that are ordered no more.
+    pub(crate) fn retain(&self, ordered: impl Fn(&PlacementKey) -> bool) {
+        self.lock().retain(|placement, entry| entry.told != Told::Taken || ordered(placement));
     }
 
     /// Waits until there may be something to tell.
@@ -151,6 +156,22 @@ mod tests {
         reports.taken(1);
         reports.begin(false);
         assert_eq!(told(&reports, 1), 0);
+    }
+
+    #[test]
+    fn what_the_hub_knows_of_placements_that_are_ordered_no_more_is_forgotten() {
+        let reports = Reports::default();
+        for name in ["ordered", "told"] {
+            reports.put(report(name, Phase::Applied));
+        }
+        assert_eq!(told(&reports, 1), 2);
+        reports.taken(1);
+        reports.put(report("untold", Phase::Failed));
+        reports.retain(|placement| placement.name() == "ordered");
+        reports.begin(false);
+        let message = reports.next(1).unwrap();
+        let names: Vec<_> = message.reports.iter().map(|r| r.placement.as_str()).collect();
+        assert_eq!(names, ["default/ordered", "default/untold"]);
     }
 
     #[test]

@@ -1,18 +1,17 @@
 //! Keeps a session open: dial, speak, wait, dial again; and renews the certificate.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use muster_core::ports::AgentFacts;
 use muster_daemon::Backoff;
-use muster_wire::v1::Goodbye;
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, transport::Channel};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     Identity, LinkConfig, LinkEvent,
-    dial::{self, DialError},
+    dial::{self, DialError, Dialled},
     handle::Shared,
     renew,
     session::{End, Session, is_final},
@@ -34,6 +33,19 @@ pub struct LinkRun {
     events: mpsc::Sender<LinkEvent>,
     /// The hub process that was last spoken with.
     instance: Option<u64>,
+    /// Why there is no session, as the agent was last told.
+    told: Option<Lost>,
+}
+
+/// Why there is no session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lost {
+    cause: String,
+    /// Coming back soon is useless.
+    refused: bool,
+    /// What the hub asked for: without it, two hosts with one key would replace each other several
+    /// times a second.
+    not_before: Duration,
 }
 
 /// The link cannot work at all; trying again does not help.
@@ -51,48 +63,58 @@ impl LinkRun {
         events: mpsc::Sender<LinkEvent>,
     ) -> Self {
         let LinkConfig { identity, facts } = config;
-        Self { identity, facts, shared, events, instance: None }
+        Self { identity, facts, shared, events, instance: None, told: None }
     }
 
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), LinkFailed> {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         while !stop.is_cancelled() {
-            // What the hub asked for: without it, two hosts with one key would replace each other
-            // several times a second.
-            let mut not_before = Duration::ZERO;
             let dialled = tokio::select! {
                 () = stop.cancelled() => break,
                 dialled = dial::as_agent(&self.identity) => dialled,
             };
-            let event = match dialled {
-                Ok(channel) => {
-                    let end = self.speak(channel, &stop, &mut backoff).await;
+            let lost = match dialled {
+                Ok(dialled) => {
+                    let end = self.speak(dialled.channel.clone(), &stop, &mut backoff).await;
                     self.shared.channel.send_replace(None);
-                    if let End::Goodbye(goodbye) = &end {
-                        not_before = Duration::from_secs(goodbye.retry_after_seconds.into());
-                    }
-                    match end {
-                        End::Stopped => break,
-                        end => self.told(end),
+                    match Lost::from_end(end, &dialled) {
+                        Some(lost) => lost,
+                        None => break,
                     }
                 }
                 Err(error @ (DialError::Address(_) | DialError::Identity(_))) => {
                     return Err(LinkFailed::Dial(error));
                 }
-                Err(error) => LinkEvent::Down { cause: error.to_string() },
+                Err(error) => Lost::soon(error.to_string()),
             };
-            let refused = matches!(event, LinkEvent::Refused { .. });
-            if self.events.send(event).await.is_err() {
+            let wait = lost.not_before + backoff.wait();
+            if self.tell(lost, wait).await.is_err() {
                 break;
             }
-            let wait = if refused { RETRY_REFUSED } else { not_before + backoff.wait() };
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = sleep(wait) => {}
             }
         }
         Ok(())
+    }
+
+    /// Tells why there is no session, once for each cause: a hub that is away for a night is one
+    /// line in the agent's log.
+    async fn tell(&mut self, lost: Lost, wait: Duration) -> Result<(), Stopped> {
+        debug!(?lost, ?wait, "No session");
+        if self.told.as_ref() == Some(&lost) {
+            return Ok(());
+        }
+        let Lost { cause, refused, .. } = lost.clone();
+        self.told = Some(lost);
+        let event = if refused {
+            LinkEvent::Refused { cause, again_in: wait }
+        } else {
+            LinkEvent::Down { cause }
+        };
+        self.events.send(event).await.map_err(|_| Stopped)
     }
 
     /// One session on a connection, and renewals beside it.
@@ -115,6 +137,7 @@ impl LinkRun {
         let known = self.instance.replace(session.instance()) == Some(session.instance());
         shared.reports.begin(known);
         shared.channel.send_replace(Some(channel.clone()));
+        self.told = None;
         if events.send(LinkEvent::Up).await.is_err() {
             return End::Stopped;
         }
@@ -145,23 +168,45 @@ impl LinkRun {
             }
         }
     }
+}
 
-    fn told(&self, end: End) -> LinkEvent {
-        match end {
-            End::Stopped => LinkEvent::Down { cause: "the agent is ending".to_owned() },
-            End::Failed(cause) => LinkEvent::Down { cause },
-            End::Goodbye(goodbye) if is_final(&goodbye) => {
-                LinkEvent::Refused { cause: goodbye.message }
-            }
-            End::Goodbye(Goodbye { message, .. }) => LinkEvent::Down { cause: message },
-            End::Broken(status) if status.code() == Code::PermissionDenied => {
-                LinkEvent::Refused { cause: status.message().to_owned() }
-            }
-            // In TLS 1.3 a refused client certificate is heard of only after the handshake.
-            End::Broken(status) => {
-                let cause = dial::explain(self.identity.hub(), &status).to_string();
-                LinkEvent::Down { cause }
-            }
-        }
+/// Nobody listens to events any more.
+struct Stopped;
+
+impl Lost {
+    fn soon(cause: String) -> Self {
+        Self { cause, refused: false, not_before: Duration::ZERO }
     }
+
+    fn refused(cause: String) -> Self {
+        Self { cause, refused: true, not_before: RETRY_REFUSED }
+    }
+
+    /// What the end of a session means; `None` if the agent ends.
+    fn from_end(end: End, dialled: &Dialled) -> Option<Self> {
+        Some(match end {
+            End::Stopped => return None,
+            End::Failed(cause) => Self::soon(cause),
+            End::Goodbye(goodbye) => {
+                let asked = Duration::from_secs(goodbye.retry_after_seconds.into());
+                let (refused, cause) = (is_final(&goodbye), goodbye.message);
+                let not_before = if refused { asked.max(RETRY_REFUSED) } else { asked };
+                Self { cause, refused, not_before }
+            }
+            End::Broken(status) if is_no(status.code()) => Self::refused(status.message().into()),
+            // What came as an answer names no cause within the connection.
+            End::Broken(status) if status.source().is_none() => {
+                Self::soon(format!("the hub ended the session: {}", status.message()))
+            }
+            End::Broken(status) => match dialled.explain(&status) {
+                error @ DialError::NotOurAgent { .. } => Self::refused(error.to_string()),
+                error => Self::soon(error.to_string()),
+            },
+        })
+    }
+}
+
+/// Whether the hub has said that this agent is none of its own.
+fn is_no(code: Code) -> bool {
+    matches!(code, Code::PermissionDenied | Code::NotFound | Code::Unauthenticated)
 }

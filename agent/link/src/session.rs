@@ -19,6 +19,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Streaming, transport::Channel};
+use tracing::warn;
 
 use crate::{
     LinkEvent,
@@ -112,7 +113,7 @@ impl<'a> Session<'a> {
                     heard_at = Instant::now();
                     match message {
                         Ok(Some(message)) => match self.hear(message).await {
-                            Ok(()) => continue,
+                            Ok(answer) => answer,
                             Err(end) => return end,
                         },
                         Ok(None) => return End::Failed("the hub closed the session".to_owned()),
@@ -131,22 +132,32 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn hear(&mut self, message: FromHub) -> Result<(), End> {
+    /// Takes a message; gives back what is to be answered at once.
+    async fn hear(&mut self, message: FromHub) -> Result<Option<Message>, End> {
         match message.message {
             Some(HubMessage::Assignment(document)) => {
-                let assignment = Assignment::decode(&document.document)
-                    .map_err(|error| End::Failed(format!("an assignment is not one: {error}")))?;
-                let event = LinkEvent::Assigned(assignment);
-                self.events.send(event).await.map_err(|_| End::Stopped)
+                match Assignment::decode(&document.document) {
+                    Ok(assignment) => {
+                        let event = LinkEvent::Assigned(assignment);
+                        self.events.send(event).await.map_err(|_| End::Stopped)?;
+                        Ok(None)
+                    }
+                    // The session stays: everything else that is told in it is still true.
+                    Err(error) => {
+                        warn!(%error, "The hub sent an assignment that cannot be read");
+                        let refusal = format!("the assignment cannot be read: {error}");
+                        Ok(Some(Message::Taken(Taken { revision: None, refusal })))
+                    }
+                }
             }
             Some(HubMessage::ReportsTaken(taken)) => {
                 self.shared.reports.taken(taken.sequence);
-                Ok(())
+                Ok(None)
             }
             Some(HubMessage::Goodbye(goodbye)) => Err(End::Goodbye(goodbye)),
             Some(HubMessage::Welcome(_)) => Err(End::Failed("a second Welcome".to_owned())),
             // What this version does not know is for a newer one.
-            Some(HubMessage::Pulse(_)) | None => Ok(()),
+            Some(HubMessage::Pulse(_)) | None => Ok(None),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The two sides of the agents' door, over real TLS sockets on loopback: joining, sessions, content,
 //! and every refusal.
 
+mod absence;
+mod certificates;
 mod hostile;
 mod house;
 
@@ -116,7 +118,7 @@ impl Agent {
     async fn down(&mut self) -> String {
         loop {
             match self.next().await {
-                LinkEvent::Down { cause } | LinkEvent::Refused { cause } => return cause,
+                LinkEvent::Down { cause } | LinkEvent::Refused { cause, .. } => return cause,
                 LinkEvent::Up | LinkEvent::Assigned(_) => {}
             }
         }
