@@ -10,4 +10,4 @@ mod process;
 pub use agent::Agent;
 pub use hub::{Executor, Hub, HubOptions};
 pub use kubectl::{Answer, Kubectl};
-pub use process::{Process, eventually, free_port, program, sample, scratch};
+pub use process::{Process, eventually, free_port, has_part, program, sample, scratch};

@@ -108,6 +108,17 @@ pub fn program(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("{name} is not built: make build"))
 }
 
+/// Whether the real part that `variable` names is here (see `tests/real/parts.sh`). Where it is not,
+/// a test says so and ends, except in CI, which skips nothing.
+pub fn has_part(variable: &str) -> bool {
+    if env::var_os(variable).is_some() {
+        return true;
+    }
+    assert!(env::var_os("CI").is_none(), "{variable} is not set, and CI skips nothing");
+    eprintln!("SKIPPED: {variable} is not set: eval \"$(tests/real/parts.sh)\" says why");
+    false
+}
+
 /// A file or folder of the samples.
 pub fn sample(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples").join(path)

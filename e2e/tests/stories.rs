@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use muster_e2e::{Agent, Executor, Hub, Kubectl, eventually, free_port, sample, scratch};
+use muster_e2e::{Agent, Executor, Hub, Kubectl, eventually, free_port, has_part, sample, scratch};
 
 const HEALTH: &str = r#"jsonpath={.status.conditions[?(@.type=="Healthy")].reason}"#;
 const HEALTH_MESSAGE: &str = r#"jsonpath={.status.conditions[?(@.type=="Healthy")].message}"#;
@@ -23,6 +23,9 @@ fn datadog_stack_on_the_hubs_own_api_with_processes() {
 
 #[test]
 fn datadog_stack_on_the_hubs_own_api_with_podman() {
+    if !has_part("MUSTER_TEST_IMAGE") {
+        return;
+    }
     datadog_stack(Executor::Podman);
 }
 
@@ -148,6 +151,9 @@ fn a_service_on_a_vm_is_kept_well_with_and_without_its_hub() {
 
 #[test]
 fn infrastructure_by_terraform_keeps_its_state_over_crashes() {
+    if !has_part("MUSTER_TERRAFORM") {
+        return;
+    }
     let scratch = scratch();
     let dir = scratch.path();
     let mut hub = Hub::start(dir, Executor::Process);

@@ -64,6 +64,9 @@ esac
 
 #[test]
 fn what_terraform_refuses_is_told_in_its_words() {
+    if !muster_e2e::has_part("MUSTER_TERRAFORM") {
+        return;
+    }
     let directory = scratch();
     let hub = Hub::start(directory.path(), Executor::Process);
     let kubectl = hub.kubectl();
