@@ -22,7 +22,7 @@ const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
 pub(crate) struct Tally {
     pub(crate) succeeded: i32,
     pub(crate) failed: i32,
-    /// Why the last one failed, if it was not its own containers.
+    /// Why the last one failed.
     pub(crate) last_failure: Option<(String, String)>,
     /// Whether trying again cannot help.
     pub(crate) hopeless: bool,

@@ -25,6 +25,8 @@ use crate::{
     runner::RunningPods,
 };
 
+/// Why a pod failed whose own container did.
+const CONTAINER_FAILED: &str = "ContainerFailed";
 /// Why a pod was lost that a former hub ran; it does not count against `backoffLimit`, as a
 /// disruption of a node does not where a Job says so.
 const HUB_RESTARTED: &str = "HubRestarted";
@@ -198,7 +200,8 @@ impl Driver {
                 let _ = self.pods(job).delete(&pod.name_any(), &gone).await;
             }
             PodEnd::Failed { reason, message } => {
-                tally.count(reason.zip(message));
+                let reason = reason.unwrap_or_else(|| CONTAINER_FAILED.to_owned());
+                tally.count(message.map(|message| (reason, message)));
                 if tally.by_deadline() {
                     tally.last_failure = Some(super::deadline_exceeded());
                     tally.hopeless = super::deadline(&started).is_some();

@@ -270,13 +270,11 @@ impl Attempt<'_> {
         loop {
             let started = Timestamp::now();
             let result = self.once(&launch, shared).await;
-            if self.record(&launch, result, started).await? {
-                return Ok(());
-            }
+            let Some(words) = self.record(&launch, result, started).await? else { return Ok(()) };
             if self.stop.token.is_cancelled() {
                 return Err(self.stop.end());
             }
-            self.take_restart()?;
+            self.take_restart(words)?;
             let message = format!("back-off {}s restarting failed container", wait.as_secs());
             let state = status::waiting("CrashLoopBackOff", Some(message));
             self.publisher.update(|status| status::set_state(status, &launch.name, state));
@@ -289,10 +287,11 @@ impl Attempt<'_> {
         }
     }
 
-    fn take_restart(&self) -> Result<(), PodEnd> {
+    /// One more try, or the end with the words of the last failure.
+    fn take_restart(&self, words: String) -> Result<(), PodEnd> {
         let mut left = self.restarts_left.lock().unwrap_or_else(PoisonError::into_inner);
         if *left <= 0 {
-            return Err(PodEnd::Failed { reason: None, message: None });
+            return Err(PodEnd::Failed { reason: None, message: Some(words) });
         }
         *left -= 1;
         Ok(())
@@ -321,20 +320,21 @@ impl Attempt<'_> {
         shared.open.run(launch, log, stop, started).await
     }
 
-    /// Writes how a run ended; true if it ended well.
+    /// Writes how a run ended; `None` if it ended well, else why not.
     async fn record(
         &self,
         launch: &ContainerLaunch,
         result: Result<Exit, LaunchError>,
         started: Timestamp,
-    ) -> Result<bool, PodEnd> {
+    ) -> Result<Option<String>, PodEnd> {
         let times = (started, Timestamp::now());
-        let (state, good) = match result {
-            Ok(Exit { code: 0, .. }) => (status::terminated(0, "Completed", None, times), true),
+        let (state, words) = match result {
+            Ok(Exit { code: 0, .. }) => (status::terminated(0, "Completed", None, times), None),
             Ok(exit) => {
                 let reason = if exit.out_of_memory { "OOMKilled" } else { "Error" };
                 let said = self.last_words(launch).await;
-                (status::terminated(exit.code, reason, said, times), false)
+                let words = status::words(&launch.name, exit.code, said.as_deref());
+                (status::terminated(exit.code, reason, said, times), Some(words))
             }
             Err(error @ LaunchError::ImageNotRunnable { .. }) => {
                 let message = error.to_string();
@@ -347,11 +347,12 @@ impl Attempt<'_> {
             Err(error) => {
                 let message = error.to_string();
                 self.node.events.warn(self.pod, "Failed", &message);
-                (status::terminated(128, "StartError", Some(message), times), false)
+                let words = format!("container {} did not start: {message}", launch.name);
+                (status::terminated(128, "StartError", Some(message), times), Some(words))
             }
         };
         self.publisher.change(|status| status::set_state(status, &launch.name, state));
-        Ok(good)
+        Ok(words)
     }
 
     async fn last_words(&self, launch: &ContainerLaunch) -> Option<String> {

@@ -13,7 +13,8 @@ use k8s_openapi::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PodEnd {
     Succeeded,
-    /// With the reason and message of its status, if there is more to say than exit codes.
+    /// With the reason and message of its status; without a reason its own containers failed, and
+    /// the message says which, and how.
     Failed {
         reason: Option<String>,
         message: Option<String>,
@@ -100,6 +101,15 @@ pub(crate) fn terminated(
     }
 }
 
+/// How a container failed, in a line: the last of what it printed is most often the cause.
+pub(crate) fn words(container: &str, code: i32, said: Option<&str>) -> String {
+    let text = format!("container {container} exited with {code}");
+    match said.and_then(|said| said.lines().rfind(|line| !line.trim().is_empty())) {
+        Some(line) => format!("{text}: {}", line.trim()),
+        None => text,
+    }
+}
+
 /// Sets a container's state, keeping its last end as `lastState` when it starts again.
 pub(crate) fn set_state(status: &mut PodStatus, container: &str, state: ContainerState) {
     let all = status
@@ -139,7 +149,8 @@ pub(crate) fn ended(status: &mut PodStatus, end: &PodEnd, now: Timestamp) {
         PodEnd::Failed { reason, message } => {
             status.phase = Some("Failed".to_owned());
             status.reason = reason.clone();
-            if message.is_some() {
+            // What containers say stands in their own statuses.
+            if reason.is_some() && message.is_some() {
                 status.message = message.clone();
             }
             "PodFailed"
