@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use muster_appliers::{Appliers, Options, Policy};
 use muster_core::ports::AgentFacts;
 use muster_daemon::{OnError, Shutdown, Tasks, log};
@@ -28,6 +28,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
     begin_log()?;
     let state = StateDir::open(args.state_dir.as_deref())?;
+    // Before the policy: what is missing in an empty directory is the joining.
+    identity(&state)?;
     let policy_file = policy_file(&args, &state);
     let policy = read_policy(&policy_file)?;
     serve(state, policy, policy_file).await
@@ -67,13 +69,7 @@ pub(crate) async fn serve(
     policy: Policy,
     policy_file: PathBuf,
 ) -> anyhow::Result<()> {
-    let Some(identity) = Identity::load(state.path())? else {
-        bail!(
-            "no agent has joined with the state directory {}: make a token with muster agents \
-             token create NAME, and run the command that it prints",
-            state.path().display()
-        );
-    };
+    let identity = identity(&state)?;
     let tasks = Tasks::new(CancellationToken::new());
     let _shutdown = Shutdown::on_signals(&tasks)?;
     let destination = identity.name().clone();
@@ -97,4 +93,15 @@ pub(crate) async fn serve(
     tasks.spawn("eventloop", OnError::Shutdown, eventloop.run(events, stop));
     tasks.join(DRAIN_LIMIT).await?;
     Ok(())
+}
+
+/// Who this agent is; it must have joined.
+fn identity(state: &StateDir) -> anyhow::Result<Identity> {
+    Identity::load(state.path())?.with_context(|| {
+        format!(
+            "no agent has joined with the state directory {}: make a token with muster agents \
+             token create NAME, and run the command that it prints",
+            state.path().display()
+        )
+    })
 }
