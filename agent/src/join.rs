@@ -17,24 +17,40 @@ use crate::{args::JoinArgs, run, state_dir::StateDir};
 /// Longest token text: its name, a secret of 43 characters, and room.
 const TOKEN_LEN_MAX: u64 = 1024;
 
-/// Enrols unless the state directory has an identity already, then runs.
+/// Enrols, then runs.
 pub(crate) async fn join(args: JoinArgs) -> anyhow::Result<()> {
-    let JoinArgs { hub, ca_pin, token_file, appliers, kubeconfig, run } = args;
     run::begin_log()?;
-    let state = StateDir::open(run.state_dir.as_deref())?;
-    let policy_file = run::policy_file(&run, &state);
-    write_policy(&policy_file, &appliers, kubeconfig.as_deref())?;
+    let state = StateDir::open(args.run.state_dir.as_deref())?;
+    let policy_file = run::policy_file(&args.run, &state);
+    write_policy(&policy_file, &args.appliers, args.kubeconfig.as_deref())?;
     let policy = run::read_policy(&policy_file)?;
-    if let Some(identity) = Identity::load(state.path())? {
-        info!(agent = %identity.name(), "This host is enrolled already");
-    } else {
-        let token = read_token(&token_file)?;
-        let state_dir = state.path().to_owned();
-        let facts = run::facts(&policy);
-        let identity = enrol(EnrolOptions { hub, ca_pin, token, state_dir, facts }).await?;
-        info!(agent = %identity.name(), "Enrolled");
-    }
+    become_agent(args, &state, &policy).await?;
     run::serve(state, policy, policy_file).await
+}
+
+/// Trades the token for an identity. A host that has joined before does so again, because its
+/// certificate may have expired, or the hub may have removed it; where the token is only the one of
+/// the first time, the host goes on as it is.
+async fn become_agent(args: JoinArgs, state: &StateDir, policy: &Policy) -> anyhow::Result<()> {
+    let JoinArgs { hub, ca_pin, token_file, .. } = args;
+    let held = Identity::load(state.path())?;
+    let token = match (read_token(&token_file), &held) {
+        (Ok(token), _) => token,
+        (Err(error), None) => return Err(error),
+        (Err(_), Some(held)) => {
+            info!(agent = %held.name(), "There is no token; this host has joined already");
+            return Ok(());
+        }
+    };
+    let (state_dir, facts) = (state.path().to_owned(), run::facts(policy));
+    match (enrol(EnrolOptions { hub, ca_pin, token, state_dir, facts }).await, &held) {
+        (Ok(identity), _) => info!(agent = %identity.name(), "Enrolled"),
+        (Err(error), Some(held)) if error.leaves_identity() => {
+            warn!(agent = %held.name(), %error, "This host has joined already, and goes on so");
+        }
+        (Err(error), _) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// Writes a policy file that enables these appliers; one that exists has the last word.

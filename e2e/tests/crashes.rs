@@ -5,7 +5,7 @@ mod ledger;
 
 use std::{
     env, fs,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, SystemTime},
 };
@@ -85,16 +85,21 @@ fn what_the_hub_has_answered_is_there_after_it_was_killed_amid_writes() {
     let mut random = random();
     let mut hub = Hub::start(scratch.path(), Executor::Process);
     let kubectl = hub.kubectl();
-    let ended = AtomicBool::new(false);
+    let (ended, written) = (AtomicBool::new(false), AtomicUsize::new(0));
     let answered: Vec<Answered> = thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
             .map(|writer| {
-                let (kubectl, ended) = (&kubectl, &ended);
-                scope.spawn(move || write(kubectl, writer, ended))
+                let (kubectl, ended, written) = (&kubectl, &ended, &written);
+                scope.spawn(move || write(kubectl, writer, ended, written))
             })
             .collect();
         for _ in 0..6 {
-            thread::sleep(Duration::from_millis(random.random_range(300..1200)));
+            let before = written.load(Ordering::Relaxed);
+            eventually("writes to be answered", || {
+                let now = written.load(Ordering::Relaxed);
+                if now >= before + 6 { Ok(()) } else { Err(format!("{now} after {before}")) }
+            });
+            thread::sleep(Duration::from_millis(random.random_range(0..300)));
             hub.crash_and_restart();
         }
         ended.store(true, Ordering::Relaxed);
@@ -102,7 +107,6 @@ fn what_the_hub_has_answered_is_there_after_it_was_killed_amid_writes() {
     });
     let names = kubectl.ok(&["get", "configmaps", "-o", "name"]);
     for Answered { created, counter, count } in answered {
-        assert!(created.len() > 2, "hardly anything was written: {created:?}");
         for name in created {
             assert!(
                 names.lines().any(|line| line == format!("configmap/{name}")),
@@ -124,7 +128,7 @@ struct Answered {
 }
 
 /// Creates objects and changes one, trying each again until it is answered.
-fn write(kubectl: &Kubectl, writer: u32, ended: &AtomicBool) -> Answered {
+fn write(kubectl: &Kubectl, writer: u32, ended: &AtomicBool, written: &AtomicUsize) -> Answered {
     let counter = format!("counter-{writer}");
     eventually("the counter to be made", || {
         let answer = kubectl.run(&["create", "configmap", &counter, "--from-literal=count=0"]);
@@ -139,10 +143,12 @@ fn write(kubectl: &Kubectl, writer: u32, ended: &AtomicBool) -> Answered {
         let name = format!("written-{writer}-{n}");
         if kubectl.run(&["create", "configmap", &name]).ok {
             created.push(name);
+            written.fetch_add(1, Ordering::Relaxed);
         }
         let next = format!(r#"{{"data":{{"count":"{}"}}}}"#, count + 1);
         if kubectl.run(&["patch", "configmap", &counter, "--type=merge", "-p", &next]).ok {
             count += 1;
+            written.fetch_add(1, Ordering::Relaxed);
         }
     }
     Answered { created, counter, count }

@@ -51,9 +51,32 @@ pub enum EnrolError {
     /// The hub answered something that is no answer.
     #[error("the hub's answer cannot be used: {0}")]
     Answer(String),
+    /// The state directory is of another agent: what that has applied is written down there.
+    #[error(
+        "the state directory {path} is that of agent {agent} of the hub at {hub}: name an empty one \
+         with --state-dir",
+        path = path.display()
+    )]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        agent: DestinationName,
+        /// Of which hub.
+        hub: String,
+    },
     /// The identity cannot be made or kept.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+impl EnrolError {
+    /// Whether a host that has joined before may go on as it is: nothing speaks against it but that
+    /// the hub did not take this token, or did not answer.
+    pub fn leaves_identity(&self) -> bool {
+        let unreachable = matches!(self, Self::Dial(DialError::Unreachable { .. }));
+        unreachable || matches!(self, Self::Refused(_) | Self::Unavailable(_))
+    }
 }
 
 impl From<NameError> for EnrolError {
@@ -64,9 +87,21 @@ impl From<NameError> for EnrolError {
 
 /// Enrols this host. The key is made and kept first, so that the same command can be run again if
 /// the answer is lost.
+///
+/// A host that has joined before may join again, as the same agent of the same hub: with the same
+/// key it gets a new certificate.
 pub async fn enrol(options: EnrolOptions) -> Result<Identity, EnrolError> {
     let EnrolOptions { hub, ca_pin, token, state_dir, facts } = options;
     let pin: CaPin = ca_pin.parse()?;
+    let held = Identity::load(&state_dir)?;
+    let occupied = |held: &Identity| EnrolError::Occupied {
+        path: state_dir.clone(),
+        agent: held.name().clone(),
+        hub: held.hub().to_owned(),
+    };
+    if let Some(held) = held.as_ref().filter(|held| !held.is_of(pin)) {
+        return Err(occupied(held));
+    }
     let key = Key::open(&state_dir)?;
     let request = EnrolRequest {
         protocol: PROTOCOL,
@@ -79,6 +114,9 @@ pub async fn enrol(options: EnrolOptions) -> Result<Identity, EnrolError> {
     let credentials =
         answer.credentials.ok_or_else(|| EnrolError::Answer("it has no certificate".to_owned()))?;
     let name = DestinationName::parse(&answer.name)?;
+    if let Some(held) = held.as_ref().filter(|held| *held.name() != name) {
+        return Err(occupied(held));
+    }
     let certificate = CertificateDer::from(credentials.certificate);
     let authorities = credentials.hub_authorities.into_iter().map(CertificateDer::from).collect();
     Ok(Identity::keep(&state_dir, name, hub, key, certificate, authorities)?)

@@ -11,6 +11,7 @@ use std::{
 
 use muster_core::DestinationName;
 use muster_daemon::durable;
+use muster_wire::CaPin;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,14 @@ impl Identity {
     /// `HOST:PORT` of the hub.
     pub fn hub(&self) -> &str {
         &self.hub
+    }
+
+    /// Whether it is of the hub whose authority has this pin.
+    pub(crate) fn is_of(&self, pin: CaPin) -> bool {
+        self.authorities.iter().any(|authority| {
+            x509_parser::parse_x509_certificate(authority)
+                .is_ok_and(|(_, parsed)| CaPin::of(parsed.tbs_certificate.subject_pki.raw) == pin)
+        })
     }
 
     pub(crate) fn key(&self) -> &Key {

@@ -67,6 +67,36 @@ fn a_token_lets_in_one_key_once_and_in_time() {
 }
 
 #[test]
+fn a_host_whose_agent_was_removed_joins_again_with_a_new_token() {
+    let directory = scratch();
+    let hub = Hub::start(directory.path(), Executor::Process);
+    let mut agent = Agent::join(&hub, directory.path(), "vm-1", &[], &["shell"], None);
+    let removed = hub.muster(&["agents", "remove", "vm-1"]).output().unwrap();
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    eventually("the agent to say that it was removed", || {
+        let log = agent.process().log();
+        let told = log.contains("removed") && log.contains("join again with a new token");
+        if told { Ok(()) } else { Err(log) }
+    });
+    agent.crash();
+    // The same state directory: what the agent has applied is written down there.
+    Agent::join(&hub, directory.path(), "vm-1", &[], &["shell"], None);
+}
+
+#[test]
+fn a_second_agent_on_one_state_directory_is_refused() {
+    let directory = scratch();
+    let hub = Hub::start(directory.path(), Executor::Process);
+    let agent = Agent::join(&hub, directory.path(), "vm-1", &[], &["shell"], None);
+    let mut second = Command::new(program("muster-agent"));
+    let second = second.arg("run").arg("--state-dir").arg(agent.state_dir()).output().unwrap();
+    let told = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success() && told.contains("another agent"), "{told}");
+    assert!(told.contains(&agent.state_dir().display().to_string()), "{told}");
+    agent.wait_connected(&hub);
+}
+
+#[test]
 fn an_agent_of_another_hub_is_told_so() {
     let directory = scratch();
     let other = directory.path().join("other");

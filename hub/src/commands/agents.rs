@@ -14,7 +14,9 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
-use muster_api::{Agent, Destination, SYSTEM_NAMESPACE, WorkPlacement, enrolment, labels};
+use muster_api::{
+    Agent, Destination, SYSTEM_NAMESPACE, WorkPlacement, conditions, enrolment, labels,
+};
 use muster_core::{DestinationName, Digest};
 use serde_json::json;
 
@@ -86,11 +88,21 @@ fn parse_labels(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
 }
 
 async fn refuse_known_agent(api: &Client, name: &DestinationName) -> anyhow::Result<()> {
-    if Api::<Agent>::all(api.clone()).get_opt(name.as_str()).await?.is_some() {
-        bail!(
-            "agent {name} is enrolled already: choose another name, or remove it first with: \
-             muster agents remove {name}"
+    if let Some(agent) = Api::<Agent>::all(api.clone()).get_opt(name.as_str()).await? {
+        let status = agent.status.unwrap_or_default();
+        if agent.spec.revoked
+            || conditions::is_true(&status.conditions, conditions::kind::CONNECTED)
+        {
+            bail!(
+                "agent {name} is enrolled already: choose another name, or remove it first with: \
+                 muster agents remove {name}"
+            );
+        }
+        // Its certificate may have expired, or its host may have been made anew.
+        eprintln!(
+            "# Agent {name} exists and is not connected: who uses this token takes its place."
         );
+        return Ok(());
     }
     if Api::<Destination>::all(api.clone()).get_opt(name.as_str()).await?.is_some() {
         bail!("destination {name} exists and has no agent: choose another name, or delete it");

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::SystemTime};
 
 use muster_wire::identity::AGENT_URI_PREFIX;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use tempfile::TempDir;
 
 use super::*;
@@ -53,10 +53,11 @@ async fn an_agent_hears_that_its_certificate_is_of_another_hub() {
         (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
     let (hub, other) = (Hub::new(&hub_dir).await, Hub::new(&other_dir).await);
     other.join(agent_dir.path(), TOKEN).await.unwrap();
-    let certificate = stored(agent_dir.path())["certificate"].clone();
     // It trusts this hub, and shows the certificate of the other.
-    hub.join(agent_dir.path(), TOKEN).await.unwrap();
-    change(agent_dir.path(), "certificate", &certificate);
+    let authority = fs::read(hub_dir.path().join("agents-ca/ca.crt")).unwrap();
+    let authority = CertificateDer::from_pem_slice(&authority).unwrap();
+    change(agent_dir.path(), "authorities", &vec![hex::encode(authority)].into());
+    change(agent_dir.path(), "hub", &hub.address.clone().into());
     let why = refused(agent_dir.path()).await;
     assert!(
         why.contains("issued by another hub") && why.contains("join with a new token"),

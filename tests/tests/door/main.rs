@@ -192,6 +192,25 @@ async fn a_token_serves_one_key_again_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_state_directory_stays_with_its_agent() {
+    let (hub_dir, other_dir, agent_dir) =
+        (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (hub, other) = (Hub::new(&hub_dir).await, Hub::new(&other_dir).await);
+    // The same hub, with a token for another agent.
+    let renamed = self::hub(&hub_dir, House::new("vm-2", TOKEN), "127.0.0.1:0").await;
+    hub.join(agent_dir.path(), TOKEN).await.unwrap();
+    for wrong in [&other, &renamed] {
+        let error = wrong.join(agent_dir.path(), TOKEN).await.unwrap_err().to_string();
+        assert!(
+            error.contains("is that of agent vm-1") && error.contains("--state-dir"),
+            "{error}"
+        );
+    }
+    let kept = Identity::load(agent_dir.path()).unwrap().unwrap();
+    Agent::start(kept, None).assigned().await;
+}
+
+#[tokio::test]
 async fn a_hub_with_another_authority_is_not_told_the_token() {
     let (hub_dir, other_dir, agent_dir) =
         (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());

@@ -69,7 +69,12 @@ impl Enrolments for Enrolling {
         async move {
             let agents: Api<Agent> = Api::all(self.client.clone());
             let held = agents.get_opt(name.as_str()).await.map_err(unavailable)?;
-            let held = held.ok_or_else(|| PortError::NotFound(format!("agent {name}")))?;
+            let held = held.ok_or_else(|| {
+                refused(format!(
+                    "agent {name} is not known: it was removed, and what it has applied stays; to \
+                     come back, join again with a new token (muster agents token create {name})"
+                ))
+            })?;
             if held.spec.revoked {
                 return Err(refused(format!(
                     "agent {name} is revoked: ask whoever runs the hub (kubectl get magent {name})"
