@@ -91,7 +91,7 @@ fn a_second_agent_on_one_state_directory_is_refused() {
     let mut second = Command::new(program("muster-agent"));
     let second = second.arg("run").arg("--state-dir").arg(agent.state_dir()).output().unwrap();
     let told = String::from_utf8_lossy(&second.stderr);
-    assert!(!second.status.success() && told.contains("another agent"), "{told}");
+    assert!(!second.status.success() && told.contains("another process is using"), "{told}");
     assert!(told.contains(&agent.state_dir().display().to_string()), "{told}");
     agent.wait_connected(&hub);
 }
