@@ -3,6 +3,8 @@
 CARGO ?= cargo
 # The programs in one profile everywhere, so that nothing is compiled twice.
 BIN := target/debug
+PROFILE ?= dev
+PARTS ?=
 
 .PHONY: build test lint unit e2e quickstart bench
 
@@ -24,5 +26,10 @@ e2e: build
 quickstart: build
 	$(BIN)/muster quickstart
 
-bench: build
-	eval "$$(tests/real/parts.sh)" && $(CARGO) run -p muster-e2e --bin bench --locked
+# Prints figures; the profile is what is built already unless asked: make bench PROFILE=release.
+# Parts of it: make bench PARTS="rest requests works fleet".
+bench:
+	$(CARGO) build --profile $(PROFILE) --locked -p muster -p muster-agent -p muster-tests -p muster-e2e \
+		--bin muster --bin muster-agent --bin idle-agents --bin bench
+	eval "$$(tests/real/parts.sh)" && \
+		$(CARGO) run --profile $(PROFILE) --locked -q -p muster-e2e --bin bench -- $(PARTS)

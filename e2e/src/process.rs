@@ -79,10 +79,13 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // In a group of its own too: a signal to ours must not stop it halfway.
         let _ = Command::new("kill")
             .args(["-KILL", "--", &format!("-{}", self.pid())])
             .stderr(Stdio::null())
+            .process_group(0)
             .status();
+        let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
             let log = self.log();

@@ -1,12 +1,14 @@
 //! What quiet agents cost: memory and CPU of the gateway for each connected idle agent.
 //!
 //! `cargo run -p muster-tests --bin idle-agents -- 500` runs a gateway with an empty hub behind it,
-//! and the agents' links in a second process, all over TLS on loopback.
+//! and the agents' links in a second process, all over TLS on loopback. That process alone,
+//! `idle-agents join HUB CA-PIN DIR`, is the fleet of `make bench` for a whole hub.
 
 use std::{
     collections::BTreeMap,
     env, fs,
     io::BufRead as _,
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -14,25 +16,32 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future::BoxFuture, future::ready, stream::BoxStream};
+use futures::{
+    FutureExt, StreamExt, TryStreamExt, future::BoxFuture, future::ready, stream::BoxStream,
+};
 use muster_core::{
     Assignment, DestinationName, Digest, PlacementReport, Revision,
     ports::{AgentFacts, AssignmentSource, Enrolments, PortError, Presence, ReportSink},
 };
 use muster_gateway::{Gateway, GatewayConfig, PULSE, Ports};
-use muster_link::{EnrolOptions, LinkConfig, LinkEvent, enrol, link};
+use muster_link::{EnrolOptions, LinkConfig, LinkEvent, LinkHandle, enrol, link};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How long the CPU of an idle fleet is watched: two pulses of each agent.
 const WATCH: Duration = Duration::from_secs(60);
+/// How many agents join at once.
+const JOINING: usize = 16;
+/// The file of the tokens, one on a line.
+const TOKENS: &str = "tokens";
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match &arguments[..] {
         [count] => gateway(count.parse().context("how many agents?")?).await,
-        [count, hub, pin] => agents(count.parse()?, hub, pin).await,
-        _ => anyhow::bail!("idle-agents COUNT"),
+        [join, hub, pin, dir] if join == "join" => agents(hub, pin, dir.as_ref()).await,
+        _ => anyhow::bail!("idle-agents COUNT | idle-agents join HUB CA-PIN DIR"),
     }
 }
 
@@ -57,9 +66,11 @@ async fn gateway(count: usize) -> anyhow::Result<()> {
     let serving = tokio::spawn(gateway.run(stop.clone()));
     let before = resident()?;
     let begun = Instant::now();
+    let named: Vec<_> = (0..count).map(|n| format!("agent-{n}")).collect();
+    fs::write(dir.path().join(TOKENS), named.join("\n"))?;
     let mut fleet = Command::new(env::current_exe()?)
-        .args([count.to_string(), hub, pin])
-        .stdin(Stdio::piped())
+        .args(["join", &hub, &pin])
+        .arg(dir.path())
         .stdout(Stdio::piped())
         .spawn()?;
     let told = fleet.stdout.take().context("no output")?;
@@ -79,36 +90,53 @@ async fn gateway(count: usize) -> anyhow::Result<()> {
         "gateway, idle fleet          {:.2} % of one core",
         100.0 * busy / WATCH.as_secs_f64()
     );
-    drop(fleet.stdin.take());
+    fleet.kill()?;
     fleet.wait()?;
     stop.cancel();
     serving.await??;
     Ok(())
 }
 
-/// The fleet's process: says one line when all are connected, ends when its input does.
-async fn agents(count: usize, hub: &str, pin: &str) -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
+/// The fleet's process: joins an agent with each line of a file in a directory, which keeps their
+/// identities; says one line when all are connected, and keeps them so until it is killed.
+async fn agents(hub: &str, pin: &str, dir: &Path) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let mut links = Vec::new();
-    for n in 0..count {
+    let tokens = fs::read_to_string(dir.join(TOKENS))?;
+    let joining = tokens.lines().enumerate().map(|(n, token)| {
         let options = EnrolOptions {
             hub: hub.to_owned(),
             ca_pin: pin.to_owned(),
-            token: format!("agent-{n}"),
-            state_dir: dir.path().join(n.to_string()),
+            token: token.to_owned(),
+            state_dir: dir.join(n.to_string()),
             facts: AgentFacts::default(),
         };
-        let identity = enrol(options).await?;
-        let (handle, mut events, run) = link(LinkConfig { identity, facts: AgentFacts::default() });
-        tokio::spawn(run.run(stop.clone()));
-        while !matches!(events.recv().await.context("a link ended")?, LinkEvent::Assigned(_)) {}
-        links.push((handle, events));
-    }
+        join(options, stop.clone())
+    });
+    let links: Vec<_> =
+        futures::stream::iter(joining).buffer_unordered(JOINING).try_collect().await?;
     println!("connected");
-    tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await?;
-    stop.cancel();
+    stop.cancelled().await;
+    drop(links);
     Ok(())
+}
+
+async fn join(
+    options: EnrolOptions,
+    stop: CancellationToken,
+) -> anyhow::Result<(LinkHandle, mpsc::Receiver<LinkEvent>)> {
+    let identity = enrol(options).await?;
+    let (handle, mut events, run) = link(LinkConfig { identity, facts: AgentFacts::default() });
+    tokio::spawn(run.run(stop));
+    loop {
+        match events.recv().await.context("a link ended")? {
+            LinkEvent::Assigned(assignment) => {
+                handle.holding(&assignment);
+                return Ok((handle, events));
+            }
+            LinkEvent::Refused { cause } => anyhow::bail!(cause),
+            _ => {}
+        }
+    }
 }
 
 /// Resident memory of this process in bytes.
