@@ -19,8 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct View<'a> {
     pub(crate) slots: &'a BTreeMap<PlacementKey, Slot>,
-    /// The placements of each Promise.
-    pub(crate) promises: &'a BTreeMap<String, BTreeSet<PlacementKey>>,
+    pub(crate) promises: &'a Promises,
     /// Who holds what.
     pub(crate) owners: &'a BTreeMap<Claim, BTreeSet<PlacementKey>>,
     pub(crate) library: &'a Library,
@@ -29,6 +28,10 @@ pub(crate) struct View<'a> {
     pub(crate) pace: &'a Pace,
     pub(crate) now: Duration,
 }
+
+/// The placements of each lane, by Promise. Lanes apart, because the few dependencies of a Promise are
+/// looked at for each of its many requests.
+pub(crate) type Promises = BTreeMap<Lane, BTreeMap<String, BTreeSet<PlacementKey>>>;
 
 /// The next step.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,12 +79,11 @@ fn absent(slot: &Slot, order: &Order, view: &View<'_>) -> Step {
     }
     if order.lane == Lane::Platform {
         let going = |other: &&PlacementKey| {
-            view.slots.get(other).is_some_and(|other| {
-                let lane = other.order.as_ref().map(|order| order.lane);
-                lane == Some(Lane::App) && other.intent() == Some(Intent::Absent) && !other.removed
-            })
+            view.slots
+                .get(other)
+                .is_some_and(|other| other.intent() == Some(Intent::Absent) && !other.removed)
         };
-        if let Some(request) = view.siblings(slot).find(going) {
+        if let Some(request) = view.siblings(slot, Lane::App).find(going) {
             return wait("WaitingForRequests", format!("{request} is removed first"));
         }
     }
@@ -151,7 +153,7 @@ fn obstacle(
     }
     if order.lane == Lane::App {
         let first = |other: &&PlacementKey| view.slots.get(other).is_some_and(Slot::comes_first);
-        if let Some(dependency) = view.siblings(slot).find(first) {
+        if let Some(dependency) = view.siblings(slot, Lane::Platform).find(first) {
             let message = format!("dependency {dependency} is applied first");
             return Some(wait("WaitingForDependencies", message));
         }
@@ -178,9 +180,9 @@ fn base(
         return Ok(Vec::new());
     }
     let dependencies: Vec<Digest> = view
-        .siblings(slot)
+        .siblings(slot, Lane::Platform)
         .filter_map(|key| view.slots.get(key)?.order.as_ref())
-        .filter(|order| order.lane == Lane::Platform && order.intent == Intent::Present)
+        .filter(|order| order.intent == Intent::Present)
         .map(|order| order.digest)
         .collect();
     if dependencies.is_empty() || !is_terraform(known, order.digest)? {
@@ -241,9 +243,14 @@ impl Slot {
 }
 
 impl<'a> View<'a> {
-    /// The placements of the same Promise, itself included.
-    fn siblings(&self, slot: &Slot) -> impl Iterator<Item = &'a PlacementKey> + use<'a> {
-        slot.promise().and_then(|promise| self.promises.get(promise)).into_iter().flatten()
+    /// The placements of the same Promise in a lane.
+    fn siblings(
+        &self,
+        slot: &Slot,
+        lane: Lane,
+    ) -> impl Iterator<Item = &'a PlacementKey> + use<'a> {
+        let lane = self.promises.get(&lane);
+        slot.promise().and_then(|promise| lane?.get(promise)).into_iter().flatten()
     }
 
     fn lane_is_full(&self, lane: Lane) -> bool {

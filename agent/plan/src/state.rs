@@ -12,7 +12,7 @@ use muster_core::{
 
 use crate::{
     Action, ActionId, Input, Output, Pace, Refusal, Task,
-    decide::{Step, View, decide},
+    decide::{Promises, Step, View, decide},
     fence::Fence,
     library::Library,
     pace::Jitter,
@@ -44,7 +44,7 @@ pub struct AgentState {
     slots: BTreeMap<PlacementKey, Slot>,
     /// The slots in the order in which they are decided: lanes first.
     turns: Vec<PlacementKey>,
-    promises: BTreeMap<String, BTreeSet<PlacementKey>>,
+    promises: Promises,
     owners: BTreeMap<Claim, BTreeSet<PlacementKey>>,
     library: Library,
     running: BTreeMap<Lane, usize>,
@@ -150,9 +150,10 @@ impl AgentState {
     fn index(&mut self) {
         self.promises.clear();
         for (key, slot) in &self.slots {
-            let options = slot.order.as_ref().map(|order| &order.options);
-            if let Some(promise) = options.and_then(|options| options.get(option::PROMISE)) {
-                self.promises.entry(promise.clone()).or_default().insert(key.clone());
+            let Some(order) = &slot.order else { continue };
+            if let Some(promise) = order.options.get(option::PROMISE) {
+                let lane = self.promises.entry(order.lane).or_default();
+                lane.entry(promise.clone()).or_default().insert(key.clone());
             }
         }
         self.turns = self.slots.keys().cloned().collect();
@@ -238,8 +239,9 @@ impl AgentState {
         if slot.order.as_ref().is_none_or(|order| order.lane != Lane::Platform) {
             return;
         }
-        let siblings = slot.promise().and_then(|promise| self.promises.get(promise));
-        for sibling in siblings.into_iter().flatten().filter(|sibling| *sibling != key) {
+        let requests = self.promises.get(&Lane::App);
+        let siblings = slot.promise().and_then(|promise| requests?.get(promise));
+        for sibling in siblings.into_iter().flatten() {
             if let Some(slot) = self.slots.get_mut(sibling).filter(|s| s.failure.is_some()) {
                 slot.retry.hasten();
             }
