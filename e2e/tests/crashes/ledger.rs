@@ -1,21 +1,25 @@
 //! What a script that writes down its own runs has written down.
 //!
 //! Each line is `what turn pid start`: the run `pid start` for this turn of its request has begun,
-//! goes on (`tick`), has ended, or has been removed. A run that was killed ends without saying so, so
-//! an overlap shows in two ways: the new run sees the old one alive (`alive`), or the old one writes
-//! after the new one has begun.
+//! goes on (`tick`), or has come to its end. A run that was killed ends without saying so, so an overlap
+//! shows in two ways: the new run sees the old one alive (`alive`), or the old one writes after the new
+//! one has begun.
 
 use std::{fs, path::Path};
 
 /// The apply of a Script that keeps a ledger. It is long enough to be killed in the middle.
+///
+/// Its pid is read from /proc: two dollars in the arguments of a container become one.
 pub(crate) const APPLY: &str = r#"
-me() { echo "$1 $TURN $$ $(started $$)" >> "$LEDGER"; }
+read -r pid rest < /proc/self/stat
+me() { echo "$1 $TURN $pid $(started "$pid")" >> "$LEDGER"; }
 started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20; }
 last=$(grep '^begin' "$LEDGER" 2>/dev/null | tail -n 1)
 me begin
 if [ -n "$last" ]; then
   set -- $last
-  if [ "$(started "$3")" = "$4" ]; then me alive; fi
+  # Dead and not yet waited for is dead.
+  if ! grep -q ') Z ' "/proc/$3/stat" && [ "$(started "$3")" = "$4" ]; then me alive; fi
 fi
 for tick in 1 2 3 4 5 6 7 8; do sleep 0.02; me tick; done
 me end
@@ -42,6 +46,9 @@ impl Ledger {
             let [what, turn, run @ ..] = words.as_slice() else {
                 return Err(format!("line {}: {line:?} is torn", number + 1));
             };
+            if run.len() != 2 || run.iter().any(|number| number.parse::<u64>().is_err()) {
+                return Err(format!("line {}: {line:?} does not say who runs", number + 1));
+            }
             match *what {
                 "begin" => {
                     ledger.killed += usize::from(running.replace(run.to_vec()).is_some());
