@@ -1,6 +1,6 @@
 //! One TLS connection to the hub, and why it could not be made, in words that say what to do.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error as _, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use muster_wire::CaPin;
@@ -43,6 +43,14 @@ pub enum DialError {
         /// Why.
         cause: String,
     },
+    /// There was a connection, and it broke.
+    #[error("the connection to the hub at {hub} broke: {cause}")]
+    Broken {
+        /// Where.
+        hub: String,
+        /// Why.
+        cause: String,
+    },
     /// Whoever answers is not the hub that this agent knows.
     #[error(
         "what answers at {hub} is not the hub that this agent trusts ({cause}): check the address; \
@@ -77,7 +85,10 @@ impl Dialled {
     pub(crate) fn explain(&self, status: &tonic::Status) -> DialError {
         match self.alert.get() {
             Some(alert) => refused(&self.hub, *alert),
-            None => explain(&self.hub, status),
+            None => {
+                let cause = chain(status.source().unwrap_or(status));
+                DialError::Broken { hub: self.hub.clone(), cause }
+            }
         }
     }
 }

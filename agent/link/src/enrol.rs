@@ -74,7 +74,8 @@ impl EnrolError {
     /// Whether a host that has joined before may go on as it is: nothing speaks against it but that
     /// the hub did not take this token, or did not answer.
     pub fn leaves_identity(&self) -> bool {
-        let unreachable = matches!(self, Self::Dial(DialError::Unreachable { .. }));
+        let unreachable =
+            matches!(self, Self::Dial(DialError::Unreachable { .. } | DialError::Broken { .. }));
         unreachable || matches!(self, Self::Refused(_) | Self::Unavailable(_))
     }
 }
