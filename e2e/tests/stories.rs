@@ -50,7 +50,9 @@ fn datadog_stack(executor: Executor) {
     assert!(table.contains("DESTINATION") && table.contains("cluster-1"), "{table}");
     kubectl.until(&["get", request, "-o", HEALTH], |health| health == "Progressing");
     let why = kubectl.ok(&["get", request, "-o", HEALTH_MESSAGE]);
-    assert!(why.contains("no controller has reported yet"), "{why}");
+    assert!(why.contains("no controller has reported yet") && why.contains("HelmRelease"), "{why}");
+    let table = kubectl.ok(&["get", request]);
+    assert!(table.contains("Progressing: no controller has reported yet"), "{table}");
     let minimal = kubectl.ok(&["get", "helmreleases", "-A", "-o", "yaml"]);
     assert!(
         minimal.contains("clusterAgent") && minimal.contains("portEnabled: false"),

@@ -345,22 +345,12 @@ impl Kubernetes {
                 }
                 None => (Health::Degraded, "it is gone".to_owned()),
             };
-            verdicts.push((health, format!("{object}: {why}")));
+            verdicts.push((health, why, object.to_string()));
         }
-        let health = Health::worst(verdicts.iter().map(|(health, _)| *health));
+        let health = Health::worst(verdicts.iter().map(|(health, ..)| *health));
         let health = health.unwrap_or(Health::Healthy);
-        let mut named: Vec<String> = Vec::new();
-        if health != Health::Healthy {
-            named =
-                verdicts.into_iter().filter(|(h, _)| *h == health).map(|(_, why)| why).collect();
-        }
-        let more = named.len().saturating_sub(NAMED_MAX);
-        named.truncate(NAMED_MAX);
-        if more > 0 {
-            named.push(format!("and {more} more"));
-        }
-        let health_message = named.join("; ");
-        Ok(Observation { health, health_message, ..Observation::default() })
+        verdicts.retain(|(verdict, ..)| *verdict == health && health != Health::Healthy);
+        Ok(Observation { health, health_message: causes(&verdicts), ..Observation::default() })
     }
 
     async fn put(&self, key: &PlacementKey, entries: &BTreeSet<Entry>) -> Result<(), Failure> {
@@ -376,6 +366,25 @@ impl Kubernetes {
         // A panic while the map was held left it whole: every change is one insertion or removal.
         self.clean.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Each cause once, with the objects that it concerns.
+fn causes(verdicts: &[(Health, String, String)]) -> String {
+    let mut by_cause: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (_, why, object) in verdicts {
+        match by_cause.iter_mut().find(|(cause, _)| cause == why) {
+            Some((_, objects)) => objects.push(object),
+            None => by_cause.push((why, vec![object])),
+        }
+    }
+    let words = |(cause, objects): &(&str, Vec<&str>)| {
+        let named = objects.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+        match objects.len().saturating_sub(NAMED_MAX) {
+            0 => format!("{cause} ({named})"),
+            more => format!("{cause} ({named} and {more} more)"),
+        }
+    };
+    by_cause.iter().map(words).collect::<Vec<_>>().join("; ")
 }
 
 /// Does several things at once, though never all; the first failure in order is the answer.

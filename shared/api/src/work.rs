@@ -98,6 +98,10 @@ pub struct PlacementsSummary {
     pub offline: i64,
     /// Where, for people: a destination's name, or how many there are.
     pub destination: String,
+    /// How it is, for people: `Healthy`, or the worst verdict and its cause; empty before anything
+    /// is applied.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub health: String,
     /// The worst 20, worst first.
     #[serde(default)]
     pub worst: Vec<PlacementSummary>,

@@ -211,7 +211,7 @@ async fn kinds_come_before_their_objects_and_go_after_them() {
     let files = [("a-thing.yaml", &*thing), ("b-crd.yaml", &*definition)];
     let seen = world.scene.apply("kinds", &files).await.unwrap();
     assert_eq!(seen.health, Health::Progressing);
-    assert_eq!(seen.health_message, "Thing a in namespace kinds: no controller has reported yet");
+    assert_eq!(seen.health_message, "no controller has reported yet (Thing a in namespace kinds)");
     let uri = format!("/apis/{group}/v1/namespaces/kinds/things/a/status");
     let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
     world.send("PATCH", &uri, "application/merge-patch+json", &ready).await.unwrap();

@@ -7,10 +7,8 @@ use serde_json::{Map, Value, json};
 /// Longest name of a request: it becomes a label value.
 const NAME_LEN_MAX: usize = 63;
 /// The columns that answer "done, where, healthy?" beside the author's.
-const OWN_COLUMNS: [(&str, &str); 2] = [
-    ("DESTINATION", ".status.placements.destination"),
-    ("HEALTH", r#".status.conditions[?(@.type=="Healthy")].reason"#),
-];
+const OWN_COLUMNS: [(&str, &str); 2] =
+    [("DESTINATION", ".status.placements.destination"), ("HEALTH", ".status.placements.health")];
 
 /// The request API of a Promise.
 #[derive(Debug, Clone, PartialEq)]

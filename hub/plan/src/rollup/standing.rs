@@ -117,6 +117,9 @@ impl<'a> Standing<'a> {
     }
 }
 
+/// Longest cause in a table's column; the condition has the whole.
+const CAUSE_CHARS_MAX: usize = 60;
+
 /// Counts, and the worst [`WORST_MAX`].
 pub(crate) fn summary(standings: &[Standing<'_>]) -> PlacementsSummary {
     let count = |test: &dyn Fn(&Standing<'_>) -> bool| {
@@ -132,7 +135,33 @@ pub(crate) fn summary(standings: &[Standing<'_>]) -> PlacementsSummary {
         healthy: count(&|s| s.applied && s.health == Health::Healthy),
         offline: count(&|s| s.offline.is_some()),
         destination: destination(standings),
+        health: health(standings),
         worst: order.into_iter().take(WORST_MAX).map(summarise).collect(),
+    }
+}
+
+/// How what is applied is doing, in a few words: the worst verdict, and why if it is a bad one.
+fn health(standings: &[Standing<'_>]) -> String {
+    let applied = standings.iter().filter(|standing| standing.applied);
+    let Some(worst) = applied.max_by_key(|standing| standing.health) else {
+        return String::new();
+    };
+    let status = worst.placement.status.as_ref();
+    let why = status.and_then(|status| status.health_message.as_deref()).unwrap_or_default();
+    // The objects that a cause concerns follow it in brackets; other causes after a semicolon.
+    let cause = why.split([';', '(']).next().unwrap_or_default().trim();
+    match worst.health {
+        Health::Healthy | Health::Unknown => worst.health.to_string(),
+        health if cause.is_empty() => health.to_string(),
+        health => format!("{health}: {}", brief(cause)),
+    }
+}
+
+/// A cause, cut for a column of a table.
+fn brief(cause: &str) -> String {
+    match cause.char_indices().nth(CAUSE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &cause[..end]),
+        None => cause.to_owned(),
     }
 }
 
