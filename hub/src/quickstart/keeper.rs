@@ -30,8 +30,8 @@ pub(super) fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         .tempdir()
         .context("cannot make a temporary directory")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Kept alive: their handlers let the inner process, which gets Ctrl-C too, end first.
-    let (_interrupt, mut terminate) = {
+    // Passed on: the inner process ends first, also where Ctrl-C reaches only this one.
+    let (mut interrupt, mut terminate) = {
         let _context = runtime.enter();
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
     };
@@ -50,6 +50,7 @@ pub(super) fn run(args: &QuickstartArgs) -> anyhow::Result<ExitCode> {
         loop {
             tokio::select! {
                 status = &mut waited => return status.map_err(std::io::Error::other).flatten(),
+                _ = interrupt.recv() => drop(rustix::process::kill_process(pid, Signal::INT)),
                 _ = terminate.recv() => drop(rustix::process::kill_process(pid, Signal::TERM)),
             }
         }
