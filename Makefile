@@ -6,22 +6,22 @@ BIN := target/debug
 PROFILE ?= dev
 PARTS ?=
 
-.PHONY: build test lint unit e2e quickstart bench
+.PHONY: build test lint tests quickstart bench
 
 build:
 	$(CARGO) build -p muster -p muster-agent
 
-test: lint unit e2e
+test: lint tests
 
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-unit:
-	eval "$$(tests/real/parts.sh)" && $(CARGO) test --workspace --exclude muster-e2e --locked
-
-e2e: build
-	eval "$$(tests/real/parts.sh)" && $(CARGO) test -p muster-e2e --locked
+# Built as one, so that every crate has the same features in each and is compiled once; the programs
+# are there before the tests that start them.
+tests:
+	$(CARGO) build --workspace --all-targets --locked
+	eval "$$(tests/real/parts.sh)" && $(CARGO) test --workspace --all-targets --locked --no-fail-fast
 
 quickstart: build
 	$(BIN)/muster quickstart

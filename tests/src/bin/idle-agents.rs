@@ -133,7 +133,7 @@ async fn join(
                 handle.holding(&assignment);
                 return Ok((handle, events));
             }
-            LinkEvent::Refused { cause } => anyhow::bail!(cause),
+            LinkEvent::Refused { cause, .. } => anyhow::bail!(cause),
             _ => {}
         }
     }
