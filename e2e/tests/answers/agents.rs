@@ -1,12 +1,12 @@
 //! Tokens and certificates that do not let an agent in.
 
 use std::{
-    fs,
+    env, fs,
     path::Path,
     process::{Command, Output, Stdio},
 };
 
-use muster_e2e::{Agent, Executor, Hub, eventually, program, scratch};
+use muster_e2e::{Agent, Executor, Hub, Process, eventually, program, scratch};
 
 /// What `muster agents token create` prints: the words of the command, and the token.
 fn token(hub: &Hub, name: &str, more: &[&str]) -> (Vec<String>, String) {
@@ -81,6 +81,27 @@ fn a_host_whose_agent_was_removed_joins_again_with_a_new_token() {
     agent.crash();
     // The same state directory: what the agent has applied is written down there.
     Agent::join(&hub, directory.path(), "vm-1", &[], &["shell"], None);
+}
+
+#[test]
+fn a_host_that_has_joined_goes_on_when_join_finds_no_hub() {
+    let directory = scratch();
+    let mut hub = Hub::start(directory.path(), Executor::Process);
+    let mut agent = Agent::join(&hub, directory.path(), "vm-1", &[], &["shell"], None);
+    agent.crash();
+    hub.crash();
+    // The command that a service manager was given runs again at every start.
+    let programs = program("muster-agent").parent().unwrap().display().to_string();
+    let mut again = Command::new("sh");
+    again.arg(directory.path().join("vm-1.join")).stdout(Stdio::null());
+    again.env("PATH", format!("{programs}:{}", env::var("PATH").unwrap_or_default()));
+    let again = Process::start(&mut again, &directory.path().join("again.log"));
+    let says = |what: &str| {
+        eventually(what, || if again.log().contains(what) { Ok(()) } else { Err(again.log()) });
+    };
+    says("joined already, and goes on");
+    hub.restart();
+    says("Connected to the hub");
 }
 
 #[test]
