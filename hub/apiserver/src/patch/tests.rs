@@ -1,3 +1,5 @@
+//! Patches as clients send them, case by case.
+
 use proptest::prelude::*;
 use serde_json::json;
 

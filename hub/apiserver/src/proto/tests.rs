@@ -1,3 +1,5 @@
+//! Bodies in protobuf, as Go clients send them.
+
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::json;

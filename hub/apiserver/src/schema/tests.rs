@@ -1,3 +1,5 @@
+//! Structural schemas: what they refuse, prune and default.
+
 use serde_json::{Value, json};
 
 use super::*;

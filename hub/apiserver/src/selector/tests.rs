@@ -1,3 +1,5 @@
+//! Selectors that are read, refused, and matched.
+
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Server-side apply: who owns which field after each write.
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

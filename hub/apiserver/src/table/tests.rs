@@ -1,3 +1,5 @@
+//! Tables as kubectl shows them.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What the adapter reads from the hub and gives back.
+
 use std::os::unix::fs::symlink;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a Job's next step is, and what its status says.
+
 use serde_json::json;
 
 use super::*;

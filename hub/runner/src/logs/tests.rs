@@ -1,3 +1,5 @@
+//! Logs that are kept, cut and followed.
+
 use futures::TryStreamExt;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Pods as they are made from a Job's template.
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
