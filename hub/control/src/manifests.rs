@@ -109,6 +109,7 @@ fn workflow_rules() -> Vec<Value> {
     let rbac = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
     vec![
         rule(&["batch"], &["jobs"], &ALL),
+        rule(&[""], &["pods"], &READ),
         rule(&[""], &["serviceaccounts", "configmaps"], &ALL),
         rule(&["rbac.authorization.k8s.io"], &rbac, &ALL),
         rule(&["rbac.authorization.k8s.io"], &["roles", "clusterroles"], &["escalate", "bind"]),

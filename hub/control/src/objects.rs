@@ -205,17 +205,16 @@ pub(crate) fn is_leaving(metadata: &ObjectMeta) -> bool {
     metadata.deletion_timestamp.is_some()
 }
 
-/// Follows objects (their metadata only) and puts into the queue what `keys` says for each change,
+/// Follows objects and puts into the queue what `keys` says for each change,
 /// until `shutdown`. The watch begins again by itself after an error, with growing waits.
 pub(crate) async fn follow<K, T>(
-    api: Api<PartialObjectMeta<K>>,
+    api: Api<K>,
     labels: Option<&str>,
     triggers: Triggers<T>,
-    keys: impl Fn(&PartialObjectMeta<K>) -> Option<T>,
+    keys: impl Fn(&K) -> Option<T>,
     shutdown: CancellationToken,
 ) where
-    K: Resource + Clone + Debug + Send + 'static,
-    K::DynamicType: Clone,
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let mut config = watcher::Config::default();
     if let Some(labels) = labels {

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::batch::v1::Job,
+    api::{batch::v1::Job, core::v1::Pod},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
 use muster_api::{Promise, Work, WorkPlacement, labels};
+use muster_plan::workflow::trouble::Trouble;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -72,6 +75,7 @@ impl Offers {
             wake.on::<Job>(),
             wake.on::<Work>(),
             wake.on::<WorkPlacement>(),
+            wake.on_troubled_pods(),
         );
         kinds.ended().await;
     }
@@ -106,10 +110,24 @@ impl Wake {
     where
         K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
     {
-        let (woken, taken) = queue();
         let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
-        let watch =
-            follow(api, Some(labels::PROMISE_NAME), woken, belongs_to, self.shutdown.clone());
+        self.on_each(api, |object| belongs_to(&object.metadata)).await;
+    }
+
+    /// A container that failed is told while its Job still tries; that others run tells nothing.
+    async fn on_troubled_pods(&self) {
+        let troubled = |pod: &Pod| {
+            Trouble::of(std::slice::from_ref(pod)).and_then(|_| belongs_to(&pod.metadata))
+        };
+        self.on_each(Api::<Pod>::all(self.client.clone()), troubled).await;
+    }
+
+    async fn on_each<K>(&self, api: Api<K>, whose: impl Fn(&K) -> Option<Woken>)
+    where
+        K: kube::Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    {
+        let (woken, taken) = queue();
+        let watch = follow(api, Some(labels::PROMISE_NAME), woken, whose, self.shutdown.clone());
         let sort = taken.each(|woken| async {
             match woken {
                 Woken::Promise(name) => self.promises.look_at(name).await,
@@ -120,8 +138,8 @@ impl Wake {
     }
 }
 
-fn belongs_to<K>(object: &PartialObjectMeta<K>) -> Option<Woken> {
-    let label = |key: &str| object.metadata.labels.as_ref()?.get(key).cloned();
+fn belongs_to(metadata: &ObjectMeta) -> Option<Woken> {
+    let label = |key: &str| metadata.labels.as_ref()?.get(key).cloned();
     let promise = label(labels::PROMISE_NAME)?;
     let woken = match label(labels::RESOURCE_NAME) {
         None => Woken::Promise(promise),

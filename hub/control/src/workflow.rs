@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::ObjectReference},
+    api::{
+        batch::v1::Job,
+        core::v1::{ObjectReference, Pod},
+    },
     jiff::Timestamp,
 };
 use kube::{
@@ -18,6 +21,7 @@ use muster_plan::{
         Action, Subject, access,
         engine::{self, JobSeen, JobState, Progress, Run, Seen, Step},
         job::Turn,
+        trouble::Trouble,
     },
 };
 use serde_json::{Map, Value, json};
@@ -26,6 +30,9 @@ use crate::{
     events::Events,
     objects::{self, Failed, is_conflict, is_marked},
 };
+
+/// The label by which a Job's pods are found, in every version of Kubernetes.
+const JOB_NAME_LABEL: &str = "job-name";
 
 /// Runs workflows.
 #[derive(Clone)]
@@ -91,8 +98,13 @@ impl Workflow {
         now: Timestamp,
     ) -> Result<Progress, Failed> {
         let jobs = self.jobs(wanted.subject, Some(wanted.action)).await?;
-        let seen: Vec<_> = jobs.iter().map(JobSeen::of).collect();
         let run = wanted.run();
+        let mut seen: Vec<_> = jobs.iter().map(JobSeen::of).collect();
+        for job in seen.iter_mut().filter(|job| job.run == run) {
+            if matches!(job.state, JobState::Running | JobState::Failed { .. }) {
+                job.trouble = self.trouble(wanted.subject, &job.name).await?;
+            }
+        }
         let names = wanted.names();
         let progress = engine::next(&Seen {
             pipelines: &names,
@@ -107,7 +119,7 @@ impl Workflow {
                 self.start(wanted, &run, (*index, *attempt)).await?;
             }
             Step::Failed { index, .. } => {
-                self.fail(wanted, &seen, names[*index], &progress).await?;
+                self.fail(wanted, &seen, *index, &progress).await?;
             }
             Step::Complete | Step::Running { .. } | Step::Await { .. } | Step::Suspended { .. } => {
             }
@@ -222,22 +234,31 @@ impl Workflow {
         &self,
         wanted: &Wanted<'_>,
         seen: &[JobSeen],
-        pipeline: &str,
+        index: usize,
         progress: &Progress,
     ) -> Result<(), Failed> {
-        let of_pipeline = seen.iter().filter(|job| job.pipeline == pipeline);
+        let entry = &progress.pipelines[index];
+        let pipeline = &entry.name;
+        let of_pipeline = seen.iter().filter(|job| job.pipeline == *pipeline);
         for job in of_pipeline.filter(|job| job.state == JobState::Running) {
             self.stop(wanted.subject, &job.name).await?;
         }
         let recorded = request::recorded(&wanted.object.data["status"]);
-        if recorded.iter().any(|entry| progress.pipelines.contains(entry) && entry.name == pipeline)
-        {
+        if recorded.contains(entry) {
             return Ok(());
         }
         let (scope, action) = (wanted.subject.scope.as_str(), wanted.action.as_str());
-        let note = format!("A {scope}/{action} Pipeline has failed: {pipeline}");
+        let why = entry.message.as_deref().unwrap_or("its Job says nothing of why");
+        let note = format!("A {scope}/{action} Pipeline has failed: {pipeline}: {why}");
         self.events.warning(&wanted.reference(), "ConfigureWorkflowFailed", &note).await;
         Ok(())
+    }
+
+    /// What went wrong with a Job so far.
+    async fn trouble(&self, subject: &Subject, job: &str) -> Result<Option<Trouble>, Failed> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &subject.job_namespace);
+        let of_job = [(JOB_NAME_LABEL.to_owned(), job.to_owned())].into();
+        Ok(Trouble::of(&objects::with_labels(&pods, &of_job).await?))
     }
 
     async fn release(&self, wanted: &Wanted<'_>) -> Result<(), Failed> {

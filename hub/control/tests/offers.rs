@@ -344,3 +344,46 @@ async fn bad_promises_are_refused_in_kratix_words() {
     let refusal = home.apply(&without).await.unwrap_err().to_string();
     says(refusal, "cannot remove API from existing promise");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_that_fails_is_told_with_its_exit_and_last_words() {
+    let play: Play = Arc::new(|_, object| match object["spec"]["size"].as_str() {
+        Some("1") => Err("exit 3: no such region".to_owned()),
+        _ => Ok(files(&[])),
+    });
+    let home = Home::open(play).await;
+    let offer = promise("cache", "Cache", &[pipeline("main")]);
+    home.apply(&offer).await.unwrap();
+    home.until(&home.of(&offer), "cache", |promise| is(promise, "Available", "True")).await;
+    let requests = home.of(&request("Cache", "a", "1"));
+    home.apply(&request("Cache", "a", "1")).await.unwrap();
+    let failing = "pipeline main: try 2 failed: container render exited with 3: no such region";
+    let seen = home
+        .until(&requests, "a", |r| condition(r, "ConfigureWorkflowCompleted").contains(failing))
+        .await;
+    let pending = format!("Unknown/WorkflowPending: Pending: {failing}");
+    assert_eq!(condition(&seen, "Reconciled"), pending);
+    assert_eq!(seen["status"]["message"], format!("Pending: {failing}"));
+
+    let jobs = home.kind("batch/v1", "Job", Some("default"));
+    let job = jobs.list(&kube::api::ListParams::default()).await.unwrap().items.remove(0);
+    assert_eq!(job.data["spec"]["backoffLimit"], 2);
+    let conditions = ["FailureTarget", "Failed"].map(|kind| {
+        json!({ "type": kind, "status": "True", "reason": "BackoffLimitExceeded", "message": "" })
+    });
+    let status = json!({ "status": {
+        "startTime": "2026-01-01T00:00:00Z", "failed": 1, "conditions": conditions,
+    } });
+    let params = kube::api::PatchParams::default();
+    let patch = kube::api::Patch::Merge(status);
+    jobs.patch_status(job.metadata.name.as_deref().unwrap(), &params, &patch).await.unwrap();
+    let seen = home.until(&requests, "a", |r| is(r, "Reconciled", "False")).await;
+    assert_eq!(
+        condition(&seen, "Reconciled"),
+        "False/ConfigureWorkflowFailed: A Configure Pipeline has failed: main: tried 2 times: \
+         container render exited with 3: no such region"
+    );
+    home.apply(&request("Cache", "a", "2")).await.unwrap();
+    let seen = home.until(&requests, "a", |r| is(r, "ConfigureWorkflowCompleted", "True")).await;
+    assert_eq!(seen["status"]["message"], "Resource requested");
+}

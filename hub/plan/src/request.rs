@@ -3,6 +3,8 @@
 //! Its status has one writer; a pipeline's own part of it comes through [`merge`], which keeps what
 //! is the hub's.
 
+mod owned;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -24,32 +26,14 @@ use crate::{
         engine::{IMAGE_NOT_RUNNABLE, Progress, Run, Step, phase},
     },
 };
+pub use owned::{merge, touched};
 
-/// What of a status is the hub's: a pipeline that writes it is refused by name.
-pub const HUB_KEYS: [&str; 10] = [
-    "kratix",
-    "placements",
-    "healthStatus",
-    "outputs",
-    "observedGeneration",
-    "workflows",
-    "workflowsSucceeded",
-    "workflowsFailed",
-    "promiseVersion",
-    "resourceBindingVersion",
-];
-/// The conditions that are the hub's.
-const HUB_CONDITIONS: [&str; 7] = [
-    kind::CONFIGURE_WORKFLOW_COMPLETED,
-    kind::DELETE_WORKFLOW_COMPLETED,
-    kind::WORKS_SUCCEEDED,
-    kind::RECONCILED,
-    kind::PROMISE_AVAILABLE,
-    kind::HEALTHY,
-    kind::AVAILABLE,
-];
 /// The message while pipelines run.
 pub const MESSAGE_PENDING: &str = "Pending";
+/// How the message begins while a pipeline is tried again.
+const MESSAGE_FAILING: &str = "Pending: ";
+/// The message when one failed for good; the conditions say why.
+const MESSAGE_FAILED: &str = "Failed";
 /// The message of a request whose pipelines say nothing.
 const MESSAGE_DONE: &str = "Resource requested";
 
@@ -211,14 +195,19 @@ impl Draft {
         match &progress.step {
             Step::Failed { .. } => {
                 self.judge(&reconciled(Truth::False, &completed.reason, &completed.message));
+                self.set("message", json!(MESSAGE_FAILED));
             }
             Step::Suspended { .. } => {
                 self.set("message", json!(completed.message));
                 self.judge(&reconciled(Truth::Unknown, "WorkflowSuspended", "Suspended"));
             }
             _ => {
-                self.set("message", json!(MESSAGE_PENDING));
+                let message = match failing(progress, names) {
+                    Some(failing) => format!("{MESSAGE_FAILING}{}", failing.message()),
+                    None => MESSAGE_PENDING.to_owned(),
+                };
                 self.judge(&reconciled(Truth::Unknown, "WorkflowPending", "Pending"));
+                self.set("message", json!(message));
             }
         }
     }
@@ -257,7 +246,11 @@ impl Draft {
 
     /// Replaces the message of running pipelines, unless a pipeline set one of its own.
     pub fn settle_message(&mut self, done: Option<&str>) {
-        if matches!(self.text("message"), None | Some(MESSAGE_PENDING | "")) {
+        let own = |text: &str| {
+            matches!(text, "" | MESSAGE_PENDING | MESSAGE_FAILED)
+                || text.starts_with(MESSAGE_FAILING)
+        };
+        if self.text("message").is_none_or(own) {
             self.set("message", json!(done.unwrap_or(MESSAGE_DONE)));
         }
     }
@@ -306,7 +299,8 @@ impl Draft {
                 self.judge(&verdict(Truth::False, "DeleteWorkflowSuspended", text));
             }
             Step::Start { index, .. } | Step::Running { index } => {
-                let waiting = Waiting::PipelineRunning { pipeline: names[*index].to_owned() };
+                let running = || Waiting::PipelineRunning { pipeline: names[*index].to_owned() };
+                let waiting = failing(progress, names).unwrap_or_else(running);
                 self.removing(&waiting, None);
             }
             Step::Await { .. } => {}
@@ -352,43 +346,23 @@ fn completed(progress: &Progress, names: &[&str]) -> Verdict {
             let message = if said.is_empty() { waiting.message() } else { said };
             verdict(Truth::False, "WorkflowSuspended", message)
         }
-        Step::Start { .. } | Step::Running { .. } | Step::Await { .. } => verdict(
-            Truth::False,
-            "PipelinesInProgress",
-            "Pipelines are still in progress".to_owned(),
-        ),
+        Step::Start { .. } | Step::Running { .. } | Step::Await { .. } => {
+            let mut text = "Pipelines are still in progress".to_owned();
+            if let Some(failing) = failing(progress, names) {
+                text.push_str(": ");
+                text.push_str(&failing.message());
+            }
+            verdict(Truth::False, "PipelinesInProgress", text)
+        }
     }
 }
 
-/// Merges what a pipeline hands over into a status: whole top keys, conditions by type. Refuses,
-/// by name, what is the hub's.
-pub fn merge(status: &Value, handed: &Map<String, Value>) -> Result<Value, String> {
-    let mut next = object(status);
-    for (key, value) in handed {
-        if HUB_KEYS.contains(&key.as_str()) {
-            return Err(format!("the key {key:?} is the hub's: use another"));
-        }
-        if key != "conditions" {
-            next[key] = value.clone();
-            continue;
-        }
-        let Value::Array(handed) = value else {
-            return Err("conditions must be a list".to_owned());
-        };
-        let mut merged = next["conditions"].as_array().cloned().unwrap_or_default();
-        for condition in handed {
-            let kind = condition["type"].as_str().unwrap_or_default();
-            if kind.is_empty() || HUB_CONDITIONS.contains(&kind) {
-                return Err(format!("the condition {kind:?} is the hub's: use another type"));
-            }
-            match merged.iter_mut().find(|held| held["type"] == kind) {
-                Some(held) => *held = condition.clone(),
-                None => merged.push(condition.clone()),
-            }
-        }
-        next["conditions"] = Value::Array(merged);
-    }
-    Ok(next)
+/// The pipeline that runs, if an earlier try of it failed.
+fn failing(progress: &Progress, names: &[&str]) -> Option<Waiting> {
+    let Step::Running { index } = progress.step else { return None };
+    let entry = progress.pipelines.get(index).filter(|entry| entry.phase == phase::RUNNING)?;
+    let (pipeline, cause) = (names[index].to_owned(), entry.message.clone()?);
+    Some(Waiting::PipelineFailing { pipeline, cause })
 }
 
 /// The patch that turns one status into another: a JSON merge patch of the top keys that differ;

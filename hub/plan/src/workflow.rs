@@ -1,13 +1,15 @@
 //! Workflows: which pipelines run for a Promise or a request, as which Jobs, and which one next?
 //!
 //! A workflow is a list of pipelines that run one after another, each as one `batch/v1` Job.
-//! [`read`] takes them from a Promise, [`job`] and [`access`] say what is created for one, and
-//! [`engine`] decides from the Jobs seen and the status recorded what is to be done next.
+//! [`read`] takes them from a Promise, [`job`] and [`access`] say what is created for one,
+//! [`engine`] decides from the Jobs seen and the status recorded what is to be done next, and
+//! [`trouble`] says why one fails.
 
 pub mod access;
 pub mod engine;
 pub mod job;
 pub mod read;
+pub mod trouble;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_api::{KRATIX_GROUP, SYSTEM_NAMESPACE, VERSION, labels};

@@ -15,6 +15,13 @@ pub enum Waiting {
         /// The pipeline's name.
         pipeline: String,
     },
+    /// A try of a pipeline failed, and there will be another.
+    PipelineFailing {
+        /// The pipeline's name.
+        pipeline: String,
+        /// Which try, and how it failed.
+        cause: String,
+    },
     /// A pipeline asked to wait.
     PipelineSuspended {
         /// The pipeline's name.
@@ -65,6 +72,7 @@ impl Waiting {
             Self::NoMatchingDestination { .. } => "NoMatchingDestination",
             Self::NotYetPlaced => "NotYetPlaced",
             Self::PipelineRunning { .. } => "PipelineRunning",
+            Self::PipelineFailing { .. } => "PipelineFailing",
             Self::PipelineSuspended { .. } => "PipelineSuspended",
             Self::ImageNotRunnable { .. } => "ImageNotRunnable",
             Self::AgentOffline { .. } => "AgentOffline",
@@ -84,6 +92,7 @@ impl Waiting {
             ),
             Self::NotYetPlaced => "a destination is being chosen".to_owned(),
             Self::PipelineRunning { pipeline } => format!("pipeline {pipeline} is running"),
+            Self::PipelineFailing { pipeline, cause } => format!("pipeline {pipeline}: {cause}"),
             Self::PipelineSuspended { pipeline } => format!(
                 "pipeline {pipeline} asked to wait: remove the label \
                  kratix.io/workflow-suspended to go on"

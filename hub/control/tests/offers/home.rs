@@ -252,6 +252,11 @@ impl Hand {
         let condition = match outcome {
             Ok(()) => json!({ "type": "Complete", "status": "True" }),
             Err(cause) if cause.starts_with("refused: ") => return,
+            // The container failed, and the Job tries again.
+            Err(cause) if cause.starts_with("exit ") => {
+                self.make_failing_pod(&job, cause.trim_start_matches("exit ")).await;
+                return;
+            }
             Err(cause) => {
                 let (reason, message) =
                     cause.split_once(": ").unwrap_or(("BackoffLimitExceeded", &cause));
@@ -275,23 +280,44 @@ impl Hand {
         }
     }
 
-    async fn hand_over(&self, job: &Job, files: &FileSet) -> Result<(), String> {
+    /// A pod whose first container ended twice, with this code and these words (`CODE: WORDS`).
+    async fn make_failing_pod(&self, job: &Job, how: &str) {
+        let (code, words) = how.split_once(": ").unwrap();
+        let pod = self.make_pod(job).await.unwrap();
+        let ended = json!({ "terminated": {
+            "exitCode": code.parse::<i32>().unwrap(), "reason": "Error", "message": words,
+        } });
+        let status = json!({ "phase": "Pending", "initContainerStatuses": [{
+            "name": "render", "image": "", "imageID": "", "ready": false,
+            "restartCount": 1, "state": ended,
+        }] });
+        let pods = api_of(&self.client, "v1", "Pod", job.namespace().as_deref());
+        let patch = Patch::Merge(json!({ "status": status }));
+        pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    async fn make_pod(&self, job: &Job) -> kube::Result<DynamicObject> {
         let (namespace, name) = (job.namespace().unwrap(), job.name_any());
-        let spec = &job.spec.as_ref().unwrap().template.spec.as_ref().unwrap();
+        let mut labels = job.labels().clone();
+        labels.insert("job-name".to_owned(), name.clone());
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
-                "name": format!("{name}-hand"), "namespace": namespace,
+                "name": format!("{name}-hand"), "namespace": namespace, "labels": labels,
                 "ownerReferences": [{
                     "apiVersion": "batch/v1", "kind": "Job", "name": name,
                     "uid": job.uid(), "controller": true,
                 }],
             },
-            "spec": spec,
+            "spec": job.spec.as_ref().unwrap().template.spec,
         });
         let pods = api_of(&self.client, "v1", "Pod", Some(&namespace));
-        let pod: DynamicObject = serde_json::from_value(pod).unwrap();
-        let pod = pods.create(&PostParams::default(), &pod).await.map_err(|e| e.to_string())?;
+        pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await
+    }
+
+    async fn hand_over(&self, job: &Job, files: &FileSet) -> Result<(), String> {
+        let (namespace, name) = (job.namespace().unwrap(), job.name_any());
+        let pod = self.make_pod(job).await.map_err(|error| error.to_string())?;
         let configure = job.labels()["kratix.io/workflow-action"] == "configure";
         for part in ["output", "status"].into_iter().filter(|part| configure || *part == "status") {
             let call = ResultCall {

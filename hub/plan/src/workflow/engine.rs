@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use muster_api::{labels, promise::PipelineStatus};
 
-use super::job::{ATTEMPT_LABEL, RUN_LABEL};
+use super::{
+    job::{ATTEMPT_LABEL, RUN_LABEL},
+    trouble::Trouble,
+};
 
 /// The newest Jobs that are kept of each pipeline, for their logs; Kratix's default.
 pub const JOBS_KEPT: usize = 5;
@@ -53,6 +56,8 @@ pub struct JobSeen {
     pub created: (Option<Timestamp>, String),
     /// How it is doing.
     pub state: JobState,
+    /// What went wrong with it so far, where its pods were looked at.
+    pub trouble: Option<Trouble>,
 }
 
 /// How a Job is doing.
@@ -191,6 +196,7 @@ impl JobSeen {
             attempt: label(ATTEMPT_LABEL).parse().unwrap_or(1),
             created: (created, name.clone()),
             state: state(job),
+            trouble: None,
             name,
         }
     }
@@ -269,12 +275,16 @@ fn judge(
         None if entry.phase == phase::SUCCEEDED => (None, entry),
         Some(JobState::Running) => {
             if entry.phase != phase::SUSPENDED {
+                if let Some(trouble) = job.and_then(|job| job.trouble.as_ref()) {
+                    entry.message = Some(trouble.so_far());
+                }
                 set(&mut entry, phase::RUNNING);
             }
             (Some(Step::Running { index }), entry)
         }
-        Some(state @ JobState::Failed { message, .. }) => {
-            let message = entry.message.clone().unwrap_or_else(|| message.clone());
+        Some(state @ JobState::Failed { .. }) => {
+            let trouble = job.and_then(|job| job.trouble.as_ref());
+            let message = why_given_up(state, trouble, entry.message.take());
             entry.message = Some(message.clone());
             set(&mut entry, phase::FAILED);
             (Some(Step::Failed { index, reason: reason(state), message }), entry)
@@ -320,6 +330,18 @@ fn move_to(entry: &mut PipelineStatus, to: &str, now: Timestamp) {
     if entry.phase != to || entry.last_transition_time.is_none() {
         entry.phase = to.to_owned();
         entry.last_transition_time = Some(crate::request::seconds(now));
+    }
+}
+
+/// What is told of a Job that was given up: what its pods say, now or before they went, and else
+/// the Job's own words.
+fn why_given_up(state: &JobState, trouble: Option<&Trouble>, before: Option<String>) -> String {
+    let JobState::Failed { reason, message } = state else { return String::new() };
+    let told = trouble.map(Trouble::in_the_end).or(before);
+    match (reason.as_str(), told) {
+        (IMAGE_NOT_RUNNABLE, _) | (_, None) => message.clone(),
+        ("DeadlineExceeded", Some(told)) => format!("{message}; {told}"),
+        (_, Some(told)) => told,
     }
 }
 

@@ -21,6 +21,11 @@ pub const RUN_LABEL: &str = "fleet.muster.dev/run";
 /// Which try of a suspended or retried pipeline a Job is.
 pub const ATTEMPT_LABEL: &str = "fleet.muster.dev/attempt";
 
+/// How often a failed pipeline is tried again, if its author does not say. Kratix leaves it to
+/// Kubernetes, whose 6 tries again take ten minutes: a person who waits for a request should be told
+/// within one that it failed, and a passing fault is over by the third try or lasts longer.
+pub const BACKOFF_LIMIT_DEFAULT: i32 = 2;
+
 /// What a container may use if its author does not say. Memory is bounded because one pipeline must
 /// not starve the others; processor time is not, because a bound on it only makes idle cores wait.
 const RESOURCES: &str =
@@ -91,7 +96,7 @@ impl Turn<'_> {
             }
         };
         let backoff = spec.job_options.as_ref().and_then(|options| options.backoff_limit);
-        set(&mut job["spec"], "backoffLimit", json!(backoff));
+        job["spec"]["backoffLimit"] = json!(backoff.unwrap_or(BACKOFF_LIMIT_DEFAULT));
         let owner = self.subject.owner().map(|owner| vec![owner]);
         set(&mut job["metadata"], "ownerReferences", serde_json::to_value(owner)?);
         let pod = &mut job["spec"]["template"]["spec"];

@@ -11,7 +11,8 @@ fn run(hash: &str) -> Run {
 fn job(pipeline: &str, hash: &str, state: JobState) -> JobSeen {
     let name = format!("{pipeline}-{hash}");
     let created = (None, name.clone());
-    JobSeen { name, pipeline: pipeline.to_owned(), run: run(hash), attempt: 1, created, state }
+    let (pipeline, run) = (pipeline.to_owned(), run(hash));
+    JobSeen { name, pipeline, run, attempt: 1, created, state, trouble: None }
 }
 
 fn decide(jobs: &[JobSeen], recorded: &[PipelineStatus], suspended: bool) -> Progress {
@@ -67,6 +68,34 @@ fn a_failure_halts_until_the_inputs_change() {
     );
     let corrected = decide(&[job("first", "old", failed)], &halted.pipelines[1..], false);
     assert_eq!(corrected.step, Step::Start { index: 0, attempt: 1 });
+}
+
+#[test]
+fn what_went_wrong_is_told_while_tries_go_on_and_in_the_end() {
+    let trouble = |tries| Some(Trouble { tries, cause: "container a exited with 3".to_owned() });
+    let begun = decide(&[], &[], false);
+    let trying = JobSeen { trouble: trouble(1), ..job("first", "h", JobState::Running) };
+    let told = decide(&[trying], &begun.pipelines, false);
+    let said = told.pipelines[0].message.as_deref();
+    assert_eq!(said, Some("try 1 failed: container a exited with 3"));
+    let failed = |reason: &str| JobState::Failed { reason: reason.into(), message: "why".into() };
+    let given_up = |state, trouble| {
+        let job = JobSeen { trouble, ..job("first", "h", state) };
+        match decide(&[job], &told.pipelines, false).step {
+            Step::Failed { message, .. } => message,
+            other => panic!("{other:?}"),
+        }
+    };
+    let said = given_up(failed("BackoffLimitExceeded"), trouble(2));
+    assert_eq!(said, "tried 2 times: container a exited with 3");
+    // A cluster deletes the pods of a Job that it gives up: what they said is not forgotten.
+    let said = given_up(failed("BackoffLimitExceeded"), None);
+    assert_eq!(said, "try 1 failed: container a exited with 3");
+    assert_eq!(given_up(failed(IMAGE_NOT_RUNNABLE), trouble(1)), "why");
+    let late = given_up(failed("DeadlineExceeded"), trouble(1));
+    assert_eq!(late, "why; container a exited with 3");
+    let well = decide(&[job("first", "h", JobState::Succeeded)], &told.pipelines, false);
+    assert_eq!(well.pipelines[0].message, None);
 }
 
 #[test]
