@@ -5,17 +5,26 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::batch::v1::Job;
-use kube::{Api, Client, api::PostParams, core::DynamicObject};
-use muster_api::{Agent, Destination, KRATIX_GROUP, Promise, PromiseRevision, SYSTEM_NAMESPACE};
+use k8s_openapi::{
+    api::batch::v1::Job,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, Client, ResourceExt, api::PostParams, core::DynamicObject};
+use muster_api::{
+    Agent, Destination, FLEET_GROUP, KRATIX_GROUP, Promise, PromiseRevision, SYSTEM_NAMESPACE,
+};
 use muster_plan::{
     admit::{self, Refusal},
     promise::{Offer, status},
+    workflow::Scope,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{objects, queue::chain};
+use crate::{manifests::identity, objects, queue::chain};
+
+/// The group of those who may do everything.
+const MASTERS: &str = "system:masters";
 
 /// A write that is about to be committed.
 #[derive(Debug, Clone, Copy)]
@@ -24,10 +33,16 @@ pub struct AdmissionView<'a> {
     pub operation: &'a str,
     /// Who writes.
     pub user: &'a str,
-    /// The object's group.
+    /// The groups of who writes.
+    pub groups: &'a [String],
+    /// The object's API group.
     pub group: &'a str,
     /// Its kind.
     pub kind: &'a str,
+    /// Its plural.
+    pub resource: &'a str,
+    /// Which part is written: `status`, `scale`, ...; empty for the object itself.
+    pub subresource: &'a str,
     /// The object as it would be; none on delete.
     pub object: Option<&'a Value>,
     /// The object as it is; none on create.
@@ -46,14 +61,25 @@ impl Admission {
         Arc::new(Self { client })
     }
 
-    /// Whether there are rules on this kind.
+    /// Whether there may be rules on this kind: on some of the hub's, and on any that could be a
+    /// request, which only its definition says.
     pub fn wants(group: &str, resource: &str) -> bool {
-        group == KRATIX_GROUP
-            && matches!(resource, "promises" | "destinations" | "promiserevisions")
+        match group {
+            KRATIX_GROUP => {
+                matches!(resource, "promises" | "destinations" | "promiserevisions")
+            }
+            FLEET_GROUP => false,
+            _ => group.contains('.') && !group.ends_with(".k8s.io"),
+        }
     }
 
     /// Lets a write through, with warnings for the client, or refuses it.
     pub async fn review(&self, view: AdmissionView<'_>) -> Result<Vec<String>, Refusal> {
+        match view.subresource {
+            "" if view.group == KRATIX_GROUP => {}
+            "status" => return self.status(&view).await.map(|()| Vec::new()),
+            _ => return Ok(Vec::new()),
+        }
         match (view.kind, view.operation, view.object, view.old) {
             ("Promise", "CREATE" | "UPDATE", Some(object), old) => self.promise(object, old).await,
             ("Destination", "CREATE" | "UPDATE", Some(object), old) => {
@@ -65,6 +91,28 @@ impl Admission {
             }
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// A pipeline has the right to write the status of what it runs for, but not all of it.
+    async fn status(&self, view: &AdmissionView<'_>) -> Result<(), Refusal> {
+        let (Some(new), Some(old)) = (view.object, view.old) else { return Ok(()) };
+        if view.groups.iter().any(|group| group == MASTERS) || writes_status(view.user) {
+            return Ok(());
+        }
+        let scope = match (view.group, view.kind) {
+            (KRATIX_GROUP, "Promise") => Scope::Promise,
+            _ if self.is_request(view).await? => Scope::Resource,
+            _ => return Ok(()),
+        };
+        let name = new.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        admit::status_change(scope, (view.kind, name), (old, new))
+    }
+
+    async fn is_request(&self, view: &AdmissionView<'_>) -> Result<bool, Refusal> {
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        let name = format!("{}.{}", view.resource, view.group);
+        let found = definitions.get_opt(&name).await.map_err(unavailable)?;
+        Ok(found.is_some_and(|crd| crd.labels().contains_key(muster_api::labels::PROMISE_NAME)))
     }
 
     async fn promise(&self, object: &Value, old: Option<&Value>) -> Result<Vec<String>, Refusal> {
@@ -143,6 +191,15 @@ impl Admission {
         }
         Ok(())
     }
+}
+
+/// Whether a user is one of the controllers that write the status of Promises and requests.
+fn writes_status(user: &str) -> bool {
+    let account = user.strip_prefix("system:serviceaccount:").and_then(|it| it.split_once(':'));
+    account.is_some_and(|(namespace, name)| {
+        let own = [identity::PROMISE, identity::REQUEST, identity::RESULTS];
+        namespace == SYSTEM_NAMESPACE && own.contains(&name)
+    })
 }
 
 /// What the API says of a dry run: a judgement is a refusal, a failure is not.

@@ -6,6 +6,7 @@ mod home;
 use std::sync::Arc;
 
 use home::{Home, Play, condition, eventually, files, pipeline, promise, request, works};
+use muster_apiserver::UserInfo;
 use serde_json::{Value, json};
 
 /// Pipelines that write their name and the request's size.
@@ -386,4 +387,29 @@ async fn a_container_that_fails_is_told_with_its_exit_and_last_words() {
     home.apply(&request("Cache", "a", "2")).await.unwrap();
     let seen = home.until(&requests, "a", |r| is(r, "ConfigureWorkflowCompleted", "True")).await;
     assert_eq!(seen["status"]["message"], "Resource requested");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_may_write_of_a_status_only_what_is_its_own() {
+    let home = Home::open(renders()).await;
+    let offer = promise("cache", "Cache", &[pipeline("main")]);
+    home.apply(&offer).await.unwrap();
+    home.until(&home.of(&offer), "cache", |promise| is(promise, "Available", "True")).await;
+    home.apply(&request("Cache", "a", "1")).await.unwrap();
+    let requests = home.of(&request("Cache", "a", "1"));
+    home.until(&requests, "a", |r| is(r, "ConfigureWorkflowCompleted", "True")).await;
+    let account = UserInfo::service_account("default", "cache-resource-configure-main");
+    let own = home.of_as(account, &request("Cache", "a", "1"));
+    let params = kube::api::PatchParams::default();
+    let write = async |status: Value| {
+        let patch = kube::api::Patch::Merge(json!({ "status": status }));
+        own.patch_status("a", &params, &patch).await.map(drop).map_err(|e| e.to_string())
+    };
+    let refused = write(json!({ "kratix": { "workflows": null } })).await.unwrap_err();
+    assert!(refused.contains("Cache \"a\": status.kratix is the hub's"), "{refused}");
+    let refused = write(json!({ "conditions": [] })).await.unwrap_err();
+    assert!(refused.contains("the condition"), "{refused}");
+    write(json!({ "message": "mine" })).await.unwrap();
+    let seen = home.until(&requests, "a", |r| r["status"]["message"] == "mine").await;
+    assert!(is(&seen, "ConfigureWorkflowCompleted", "True"), "{seen:#}");
 }

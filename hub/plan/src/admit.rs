@@ -2,9 +2,11 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use muster_api::{Destination, Promise, PromiseRevision, labels, promise::RequiredPromiseStatus};
+use serde_json::Value;
 
 use crate::{
     promise::{self, Offer, RequestApi},
+    request,
     workflow::{Action, Scope, Subject, engine::Run, job::Turn, read},
 };
 
@@ -192,6 +194,25 @@ pub fn revision_deletion(revision: &PromiseRevision, user: &str) -> Result<(), R
         return Err(denied(REVISION_WEBHOOK, "can not delete the latest PromiseRevision"));
     }
     Ok(())
+}
+
+/// Whether someone who is not one of the hub's controllers may change a status so.
+pub fn status_change(
+    scope: Scope,
+    (kind, name): (&str, &str),
+    (old, new): (&Value, &Value),
+) -> Result<(), Refusal> {
+    let Some(part) = request::touched(scope, &old["status"], &new["status"]) else {
+        return Ok(());
+    };
+    let own = match scope {
+        Scope::Promise => "only status.message",
+        Scope::Resource => "keys and conditions of their own",
+    };
+    Err(Refusal::forbidden(format!(
+        "{kind} {name:?}: {part} is the hub's and may not be changed: pipelines write {own}, in \
+         /kratix/metadata/status.yaml"
+    )))
 }
 
 /// A legacy bad value does not block an update that leaves it as it is.

@@ -76,9 +76,6 @@ impl Admit for Rules {
         request: &'a AdmissionRequest,
     ) -> BoxFuture<'a, Result<Vec<String>, Status>> {
         Box::pin(async move {
-            if !request.subresource.is_empty() {
-                return Ok(Vec::new());
-            }
             let view = AdmissionView {
                 operation: match request.operation {
                     Operation::Create => "CREATE",
@@ -86,8 +83,11 @@ impl Admit for Rules {
                     Operation::Delete => "DELETE",
                 },
                 user: &request.user.name,
+                groups: &request.user.groups,
                 group: &request.group,
                 kind: &request.kind,
+                resource: &request.resource,
+                subresource: &request.subresource,
                 object: request.object.as_ref(),
                 old: request.old_object.as_ref(),
             };

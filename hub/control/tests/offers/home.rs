@@ -32,7 +32,7 @@ pub(crate) type Play = Arc<dyn Fn(&str, &Value) -> Result<FileSet, String> + Sen
 pub(crate) struct Home {
     _dir: tempfile::TempDir,
     /// The last handle: with it the API server's own controllers end.
-    _api: ApiServer,
+    api: ApiServer,
     pub(crate) client: Client,
     pub(crate) runs: Arc<Mutex<Vec<String>>>,
     shutdown: CancellationToken,
@@ -58,8 +58,11 @@ impl Admit for Rules {
             let view = AdmissionView {
                 operation,
                 user: &request.user.name,
+                groups: &request.user.groups,
                 group: &request.group,
                 kind: &request.kind,
+                resource: &request.resource,
+                subresource: &request.subresource,
                 object: request.object.as_ref(),
                 old: request.old_object.as_ref(),
             };
@@ -94,7 +97,7 @@ impl Home {
         };
         tokio::spawn(control.run(shutdown.clone()));
         tokio::spawn(hand.work(shutdown.clone()));
-        Home { _dir: dir, _api: api, client, runs, shutdown }
+        Home { _dir: dir, api, client, runs, shutdown }
     }
 
     pub(crate) async fn apply(&self, object: &Value) -> kube::Result<DynamicObject> {
@@ -107,6 +110,14 @@ impl Home {
         let kind = object["kind"].as_str().unwrap();
         let namespace = object["metadata"]["namespace"].as_str();
         self.kind(object["apiVersion"].as_str().unwrap(), kind, namespace)
+    }
+
+    /// As [`Home::of`], as somebody else.
+    pub(crate) fn of_as(&self, user: UserInfo, object: &Value) -> Api<DynamicObject> {
+        let client = Client::new(self.api.service(user), "default");
+        let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
+        let namespace = object["metadata"]["namespace"].as_str();
+        api_of(&client, version.unwrap(), kind.unwrap(), namespace)
     }
 
     pub(crate) fn kind(
