@@ -105,6 +105,9 @@ impl Promises {
         let complete = progress.step == Step::Complete;
         if complete {
             self.prune(&case, &wanted.names()).await?;
+            if case.is_changed() {
+                self.prune_access(&case).await?;
+            }
         }
         let rollup = self.rollup(&case).await?;
         draft.workflow(&progress, &wanted.names());
@@ -309,6 +312,12 @@ impl Promises {
 }
 
 impl Case {
+    /// Whether this spec has not been seen through yet.
+    fn is_changed(&self) -> bool {
+        let observed = self.promise.status.as_ref().and_then(|status| status.observed_generation);
+        observed != self.promise.metadata.generation
+    }
+
     fn draft(&self) -> Draft {
         let generation = self.promise.metadata.generation.unwrap_or_default();
         Draft::new(&self.object.data["status"], generation, self.now)

@@ -362,8 +362,7 @@ async fn a_container_that_fails_is_told_with_its_exit_and_last_words() {
     let seen = home
         .until(&requests, "a", |r| condition(r, "ConfigureWorkflowCompleted").contains(failing))
         .await;
-    let pending = format!("Unknown/WorkflowPending: Pending: {failing}");
-    assert_eq!(condition(&seen, "Reconciled"), pending);
+    assert_eq!(condition(&seen, "Reconciled"), "Unknown/WorkflowPending: Pending");
     assert_eq!(seen["status"]["message"], format!("Pending: {failing}"));
 
     let jobs = home.kind("batch/v1", "Job", Some("default"));
@@ -412,4 +411,41 @@ async fn a_pipeline_may_write_of_a_status_only_what_is_its_own() {
     write(json!({ "message": "mine" })).await.unwrap();
     let seen = home.until(&requests, "a", |r| r["status"]["message"] == "mine").await;
     assert!(is(&seen, "ConfigureWorkflowCompleted", "True"), "{seen:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_permission_that_is_taken_out_of_a_pipeline_is_taken_away() {
+    let home = Home::open(renders()).await;
+    let mut main = pipeline("main");
+    main["spec"]["rbac"]["permissions"] = json!([
+        { "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] },
+        { "resourceNamespace": "*", "apiGroups": [""], "resources": ["nodes"], "verbs": ["get"] },
+    ]);
+    let offer = promise("cache", "Cache", &[main]);
+    home.apply(&offer).await.unwrap();
+    home.until(&home.of(&offer), "cache", |promise| is(promise, "Available", "True")).await;
+    let requests = home.of(&request("Cache", "a", "1"));
+    home.apply(&request("Cache", "a", "1")).await.unwrap();
+    home.until(&requests, "a", |r| is(r, "ConfigureWorkflowCompleted", "True")).await;
+    let rights = async || {
+        let mut names = Vec::new();
+        for (kind, namespace) in [
+            ("Role", Some("default")),
+            ("RoleBinding", Some("default")),
+            ("ClusterRole", None),
+            ("ClusterRoleBinding", None),
+        ] {
+            let api = home.kind("rbac.authorization.k8s.io/v1", kind, namespace);
+            let own = kube::api::ListParams::default().labels("kratix.io/pipeline-name=main");
+            let listed = api.list(&own).await.unwrap().items;
+            names.extend(
+                listed.into_iter().map(|it| format!("{kind} {}", it.metadata.name.unwrap())),
+            );
+        }
+        names
+    };
+    assert_eq!(rights().await.len(), 6);
+    home.apply(&promise("cache", "Cache", &[pipeline("main")])).await.unwrap();
+    let own = ["Role cache-resource-configure-main", "RoleBinding cache-resource-configure-main"];
+    eventually(|| async { (rights().await == own).then_some(()) }).await.expect("rights to go");
 }

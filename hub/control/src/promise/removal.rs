@@ -7,6 +7,7 @@ use k8s_openapi::{
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{Api, Resource, ResourceExt, api::ListParams};
 use muster_api::{PromiseRevision, labels, labels::finalizer};
@@ -15,11 +16,11 @@ use muster_plan::{
     names,
     promise::{Offer, RequestApi},
     rollup,
-    workflow::{Action, Scope, engine::Step},
+    workflow::{Action, Scope, access, engine::Step},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, json};
-use std::fmt::Debug;
+use std::{collections::BTreeMap, fmt::Debug};
 
 use super::{Case, Promises};
 use crate::{
@@ -170,14 +171,46 @@ impl Promises {
         Ok(false)
     }
 
+    /// Takes away the rights that no version of the Promise asks for any more. Requests may still
+    /// be bound to an older version.
+    pub(super) async fn prune_access(&self, case: &Case) -> Result<(), Failed> {
+        let promise = &case.subject.promise;
+        let revisions: Api<PromiseRevision> = Api::all(self.client.clone());
+        let held = objects::with_labels(&revisions, &owner(case)).await?;
+        let older = held.iter().filter_map(|revision| {
+            Offer::read(promise, 0, &revision.spec.promise_spec).ok().map(|offer| offer.workflows)
+        });
+        let mut versions: Vec<_> = older.collect();
+        versions.push(case.offer.workflows.clone());
+        let stale = |metadata: &ObjectMeta| {
+            let (labels, name) = (metadata.labels.as_ref(), metadata.name.as_deref());
+            labels.zip(name).is_some_and(|(l, name)| access::is_stale(promise, &versions, l, name))
+        };
+        self.delete_those::<ClusterRoleBinding>(case, stale).await?;
+        self.delete_those::<ClusterRole>(case, stale).await?;
+        self.delete_those::<RoleBinding>(case, stale).await?;
+        self.delete_those::<Role>(case, stale).await
+    }
+
     /// Deletes everything of a kind with the Promise's label, in all namespaces.
     async fn delete_all<K>(&self, case: &Case) -> Result<(), Failed>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
+        self.delete_those::<K>(case, |_| true).await
+    }
+
+    async fn delete_those<K>(
+        &self,
+        case: &Case,
+        chosen: impl Fn(&ObjectMeta) -> bool,
+    ) -> Result<(), Failed>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
         let all: Api<K> = Api::all(self.client.clone());
-        let owner = [(labels::PROMISE_NAME.to_owned(), case.subject.promise.clone())].into();
-        for object in objects::with_labels(&all, &owner).await? {
+        let found = objects::with_labels(&all, &owner(case)).await?;
+        for object in found.iter().filter(|object| chosen(object.meta())) {
             let (plural, name) = (K::plural(&()), object.name_any());
             let url = K::url_path(&(), object.namespace().as_deref());
             let request = kube::core::Request::new(url)
@@ -203,6 +236,11 @@ impl Promises {
     fn definitions(&self) -> Api<CustomResourceDefinition> {
         Api::all(self.client.clone())
     }
+}
+
+/// The label of everything that belongs to a Promise.
+fn owner(case: &Case) -> BTreeMap<String, String> {
+    [(labels::PROMISE_NAME.to_owned(), case.subject.promise.clone())].into()
 }
 
 fn is_own(finalizer: &str) -> bool {

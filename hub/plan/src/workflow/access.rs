@@ -2,16 +2,18 @@
 //!
 //! Kratix's rules, narrowed: no pipeline may write Works (results go through the hub), a promise
 //! pipeline sees its own Promise only, and a request pipeline the requests of its own namespace.
-//! These objects serve all requests of a Promise in a namespace, stay when a request goes, and
-//! are removed with the Promise.
+//! These objects serve all requests of a Promise in a namespace and stay when a request goes. They
+//! are removed with the Promise, or when its pipelines no longer ask for them.
 
 use std::collections::BTreeMap;
 
-use muster_api::{KRATIX_GROUP, Pipeline, destination::DestinationSelector, labels};
+use muster_api::{
+    KRATIX_GROUP, Pipeline, destination::DestinationSelector, labels, pipeline::Permission,
+};
 use muster_core::yaml::to_yaml;
 use serde_json::{Value, json};
 
-use super::{Action, Scope, Subject};
+use super::{Action, Scope, Subject, Workflows};
 use crate::names;
 
 /// The key, and the file, that holds the Promise's selectors in the ConfigMap.
@@ -54,6 +56,36 @@ pub fn objects(
         objects.extend(maker.permission(permission));
     }
     objects
+}
+
+/// Whether a Role or binding with these labels and this name was made for a pipeline, and no version
+/// of the Promise asks for it any more.
+pub fn is_stale(
+    promise: &str,
+    versions: &[Workflows],
+    labels: &BTreeMap<String, String>,
+    name: &str,
+) -> bool {
+    let label = |key: &str| labels.get(key).map(String::as_str).unwrap_or_default();
+    let scopes = [Scope::Promise, Scope::Resource];
+    let actions = [Action::Configure, Action::Delete];
+    let scope = scopes.into_iter().find(|it| it.as_str() == label(labels::WORKFLOW_TYPE));
+    let action = actions.into_iter().find(|it| it.as_str() == label(labels::WORKFLOW_ACTION));
+    let (Some(scope), Some(action)) = (scope, action) else { return false };
+    let pipeline = label(labels::PIPELINE_NAME);
+    let id = id(promise, scope, action, pipeline);
+    let all = versions.iter().flat_map(|version| version.of(scope, action));
+    let mut same = all.filter(|it| it.metadata.name == pipeline);
+    !same.any(|pipeline| {
+        let mut permissions = pipeline.spec.rbac.iter().flat_map(|rbac| &rbac.permissions);
+        name == id || permissions.any(|permission| permission_name(&id, permission) == name)
+    })
+}
+
+/// The name of the Role that gives a pipeline one permission.
+fn permission_name(id: &str, permission: &Permission) -> String {
+    let rule = serde_json::to_value(&permission.rule).unwrap_or_default().to_string();
+    names::bounded(id, &[&rule, permission.resource_namespace.as_deref().unwrap_or_default()])
 }
 
 /// The labels of everything that is made for one pipeline.
@@ -133,10 +165,10 @@ impl Maker<'_> {
         }
     }
 
-    fn permission(&self, permission: &muster_api::pipeline::Permission) -> [Value; 2] {
+    fn permission(&self, permission: &Permission) -> [Value; 2] {
         let rule = serde_json::to_value(&permission.rule).unwrap_or_default();
         let asked = permission.resource_namespace.as_deref();
-        let name = names::bounded(&self.id, &[&rule.to_string(), asked.unwrap_or_default()]);
+        let name = permission_name(&self.id, permission);
         match asked {
             Some("*") => [
                 self.role(&name, None, &rule, Some(ALL_NAMESPACES)),
@@ -196,5 +228,47 @@ impl Maker<'_> {
             binding["metadata"]["namespace"] = json!(namespace);
         }
         binding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workflow::read;
+
+    fn versions(permissions: &Value) -> Vec<Workflows> {
+        let spec = json!({ "workflows": { "resource": { "configure": [{
+            "apiVersion": "platform.kratix.io/v1alpha1", "kind": "Pipeline",
+            "metadata": { "name": "main" },
+            "spec": {
+                "containers": [{ "name": "a", "image": "b" }],
+                "rbac": { "permissions": permissions },
+            },
+        }] } } });
+        vec![read("cache", &serde_json::from_value(spec).unwrap()).unwrap()]
+    }
+
+    #[test]
+    fn rights_are_stale_when_no_version_asks_for_them() {
+        let secrets = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] }]);
+        let (with, without) = (versions(&secrets), versions(&json!([])));
+        let pipeline = &with[0].resource_configure[0];
+        let mut subject = Subject::promise("cache", "1", None);
+        subject.scope = Scope::Resource;
+        subject.namespace = Some("default".to_owned());
+        let made = objects(&subject, Action::Configure, pipeline, &[]);
+        let roles: Vec<_> = made.iter().filter(|object| object["kind"] == "Role").collect();
+        assert_eq!(roles.len(), 2);
+        let stale = |role: &Value, versions: &[Workflows]| {
+            let labels = serde_json::from_value(role["metadata"]["labels"].clone()).unwrap();
+            is_stale("cache", versions, &labels, role["metadata"]["name"].as_str().unwrap())
+        };
+        assert_eq!(roles.iter().map(|role| stale(role, &with)).collect::<Vec<_>>(), [false, false]);
+        let left: Vec<_> = roles.iter().map(|role| stale(role, &without)).collect();
+        assert_eq!(left, [false, true], "its own object stays readable");
+        let both: Vec<_> = without.iter().chain(&with).cloned().collect();
+        assert!(!stale(roles[1], &both), "an older version still asks for it");
+        assert!(stale(roles[0], &[Workflows::default()]), "the pipeline is gone");
+        assert!(!is_stale("cache", &[], &BTreeMap::new(), "muster:requests:cache"));
     }
 }
