@@ -148,3 +148,29 @@ fn the_same_report_again_changes_nothing() {
     assert_eq!(Some(placement(&one, Some(&again), later)), one.status);
     assert_eq!(Some(placement(&one, None, later)), one.status);
 }
+
+#[test]
+fn outputs_without_room_are_named() {
+    let work = work();
+    let mut one = placed(&work);
+    let said = report(&one, b"v1", Phase::Applied, Health::Healthy);
+    let mut status = placement(&one, Some(&said), NOW);
+    status.outputs.insert("kubeconfig".to_owned(), "x".repeat(70 << 10).into());
+    one.status = Some(status);
+    let sites = sites(Link::Connected);
+    let (works_of, placements) = ([work], [one]);
+    let view = View {
+        owner: Owner::Request,
+        works: &works_of,
+        placements: &placements,
+        sites: &sites,
+        now: NOW,
+    };
+    let rollup = works(view);
+    assert_eq!(rollup.outputs.keys().collect::<Vec<_>>(), ["port"]);
+    let told = &rollup.reconciled.message;
+    assert!(
+        told.starts_with("Reconciled; ") && told.contains("without output kubeconfig"),
+        "{told}"
+    );
+}

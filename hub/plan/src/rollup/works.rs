@@ -73,6 +73,11 @@ pub fn works(view: View<'_>) -> Rollup {
     let reconciled = reconciled(view, &standings);
     let judged: Vec<_> = standings.iter().filter(|s| s.applied && !s.leaving()).collect();
     let worst = judged.iter().max_by_key(|s| s.health);
+    let (outputs, left_out) = match view.owner {
+        Owner::Request => outputs(&standings),
+        Owner::Promise => Default::default(),
+    };
+    let reconciled = with_note(reconciled, &left_out);
     let deadlines = standings.iter().filter_map(|s| s.offline).map(|since| since + OFFLINE_AFTER);
     Rollup {
         works_succeeded: works_succeeded(view.owner, &reconciled, scheduled),
@@ -80,7 +85,7 @@ pub fn works(view: View<'_>) -> Rollup {
         scheduled,
         placements: summary(&standings),
         health_status: health_status(&judged),
-        outputs: if view.owner == Owner::Request { outputs(&standings) } else { BTreeMap::new() },
+        outputs,
         wake_at: deadlines.filter(|deadline| *deadline > view.now).min(),
         reconciled,
     }
@@ -199,25 +204,40 @@ fn state_word(health: Health) -> &'static str {
 }
 
 /// Merged in order of placement; of one key in several, the first keeps it, and the others are told
-/// apart by their destination.
-fn outputs(standings: &[Standing<'_>]) -> BTreeMap<String, Value> {
+/// apart by their destination. Also the names of those for which there is no room.
+fn outputs(standings: &[Standing<'_>]) -> (BTreeMap<String, Value>, Vec<String>) {
     let mut order: Vec<_> = standings.iter().filter(|s| !s.leaving()).collect();
     order.sort_by_key(|s| &s.placement.metadata.name);
-    let mut merged = BTreeMap::new();
+    let (mut merged, mut left_out) = (BTreeMap::new(), Vec::new());
     let mut room = OUTPUTS_LEN_MAX;
     for standing in order {
         let Some(status) = &standing.placement.status else { continue };
         for (key, value) in &status.outputs {
             let size = key.len() + value.to_string().len();
             let same = merged.get(key).is_some_and(|held| held == value);
-            if same || size > room {
+            if same {
+                continue;
+            }
+            let taken = merged.contains_key(key);
+            let other = format!("{}.{key}", standing.destination());
+            let name = if taken { other } else { key.clone() };
+            if size > room {
+                left_out.push(name);
                 continue;
             }
             room -= size;
-            let taken = merged.contains_key(key);
-            let other = format!("{}.{key}", standing.destination());
-            merged.insert(if taken { other } else { key.clone() }, value.clone());
+            merged.insert(name, value.clone());
         }
     }
-    merged
+    (merged, left_out)
+}
+
+/// Says that outputs are missing, where it is said that all is done.
+fn with_note(mut reconciled: Verdict, left_out: &[String]) -> Verdict {
+    if let (Truth::True, Some(first)) = (reconciled.truth, left_out.first()) {
+        let names = and_more(format!("output {first}"), left_out.len());
+        let note = format!("; status.outputs is full ({OUTPUTS_LEN_MAX} bytes), without {names}");
+        reconciled.message.push_str(&note);
+    }
+    reconciled
 }
