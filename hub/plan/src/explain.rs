@@ -22,9 +22,9 @@ const NAMED_MAX: usize = 10;
 pub struct Subject<'a> {
     /// The request, Promise, or any object with conditions.
     pub object: &'a Value,
-    /// Its Works.
+    /// Its Works, or the one that it is.
     pub works: &'a [Work],
-    /// The placements of those Works.
+    /// The placements of those Works; those on a Destination, or the one that it is.
     pub placements: &'a [WorkPlacement],
     /// All destinations.
     pub destinations: &'a [Destination],
@@ -34,6 +34,9 @@ pub struct Subject<'a> {
 pub fn explain(subject: &Subject<'_>) -> Vec<String> {
     let sites = sites(subject.destinations);
     let mut lines = vec![standing(subject.object)];
+    if let Some("Destination" | "Agent" | "WorkPlacement") = subject.object["kind"].as_str() {
+        lines.extend(held(subject.placements));
+    }
     for work in subject.works {
         let own: Vec<_> = subject.placements.iter().filter(|p| owns(work, p)).collect();
         // Loads are not known here: of what is placed already they decide nothing.
@@ -42,9 +45,7 @@ pub fn explain(subject: &Subject<'_>) -> Vec<String> {
             lines.extend(place(work, group, &own, &sites));
         }
     }
-    if subject.works.is_empty() {
-        lines.push("Nothing is placed: no pipeline has put files out yet.".to_owned());
-    }
+    lines.extend(subject.works.is_empty().then(|| no_works(subject.object)).flatten());
     lines.extend(advice(subject, &sites));
     lines
 }
@@ -53,11 +54,6 @@ pub fn explain(subject: &Subject<'_>) -> Vec<String> {
 pub fn left_behind(placements: &[WorkPlacement]) -> Vec<String> {
     let line = |placement: &WorkPlacement| {
         let spec = &placement.spec;
-        let whose = match (&spec.resource_namespace, &spec.resource_name) {
-            (Some(namespace), Some(name)) => format!("request {namespace}/{name}"),
-            (None, Some(name)) => format!("request {name}"),
-            (_, None) => "dependencies".to_owned(),
-        };
         let applied = placement.status.as_ref().and_then(|s| s.applied_digest.as_ref());
         let what = match (applied, spec.workloads.len()) {
             (None, _) => "nothing was reported as applied".to_owned(),
@@ -65,9 +61,54 @@ pub fn left_behind(placements: &[WorkPlacement]) -> Vec<String> {
             (Some(_), 1) => spec.workloads[0].filepath.clone(),
             (Some(_), n) => format!("{} and {} more files", spec.workloads[0].filepath, n - 1),
         };
-        format!("{} of promise {}: {what}", whose, spec.promise_name)
+        format!("{} of promise {}: {what}", whose(placement), spec.promise_name)
     };
     placements.iter().map(line).collect()
+}
+
+/// What is on a destination, the worst first.
+fn held(placements: &[WorkPlacement]) -> Vec<String> {
+    let mut order: Vec<_> = placements.iter().collect();
+    let phase = |p: &WorkPlacement| p.status.as_ref().and_then(|status| status.phase.clone());
+    order.sort_by_key(|p| (phase(p).as_deref() == Some("Applied"), p.metadata.name.clone()));
+    let mut lines: Vec<_> = order
+        .iter()
+        .take(NAMED_MAX)
+        .map(|p| {
+            let (spec, name) = (&p.spec, p.metadata.name.as_deref().unwrap_or_default());
+            let (whose, target) = (whose(p), &spec.target_destination_name);
+            format!("{name}, {whose} of promise {}, on {target}: {}", spec.promise_name, says(p))
+        })
+        .collect();
+    if order.len() > NAMED_MAX {
+        lines.push(format!("And {} more placements.", order.len() - NAMED_MAX));
+    }
+    lines
+}
+
+/// Why there are no Works; `None` for what never has any.
+fn no_works(object: &Value) -> Option<String> {
+    let completed = condition(object, kind::CONFIGURE_WORKFLOW_COMPLETED);
+    let text = match (object["kind"].as_str()?, completed) {
+        ("Destination" | "Agent" | "WorkPlacement" | "Work", _) => return None,
+        ("Promise", Some(it)) if it.status == "True" => {
+            "It has no dependencies: only what is requested of it is placed."
+        }
+        (_, Some(it)) if it.status == "True" => {
+            "Nothing is placed: its pipelines put no files out."
+        }
+        _ => "Nothing is placed: no pipeline has put files out yet.",
+    };
+    Some(text.to_owned())
+}
+
+fn whose(placement: &WorkPlacement) -> String {
+    let spec = &placement.spec;
+    match (&spec.resource_namespace, &spec.resource_name) {
+        (Some(namespace), Some(name)) => format!("request {namespace}/{name}"),
+        (None, Some(name)) => format!("request {name}"),
+        (_, None) => "dependencies".to_owned(),
+    }
 }
 
 /// The object and its verdict in one line.
@@ -88,6 +129,7 @@ fn standing(object: &Value) -> String {
     let Some(verdict) = condition(object, kind::RECONCILED)
         .or_else(|| condition(object, kind::AVAILABLE))
         .or_else(|| condition(object, kind::READY))
+        .or_else(|| condition(object, kind::CONNECTED))
     else {
         return format!("{subject} has not been looked at yet.");
     };
@@ -100,8 +142,21 @@ fn standing(object: &Value) -> String {
         (Some(generation), Some(seen)) if seen < generation => " (of an older version of it)",
         _ => "",
     };
+    let running = condition(object, kind::CONFIGURE_WORKFLOW_COMPLETED)
+        .filter(|completed| completed.reason == "PipelinesInProgress");
+    if let (Some(running), "WorkflowPending") = (running, verdict.reason.as_str()) {
+        return format!("{subject} waits{old}: {}.{health}", running.message);
+    }
+    let well = match (text("/kind"), verdict.type_.as_str()) {
+        (_, kind::CONNECTED) => "is connected",
+        ("Destination", _) => "is ready",
+        _ => "is done",
+    };
     match verdict.status.as_str() {
-        "True" => format!("{subject} is done{old}.{health}"),
+        "True" => format!("{subject} {well}{old}.{health}"),
+        "False" if verdict.type_ == kind::CONNECTED => {
+            format!("{subject} is not connected: {}.", verdict.message)
+        }
         "False" => {
             format!("{subject} failed{old}: {} ({}).{health}", verdict.message, verdict.reason)
         }
@@ -227,3 +282,6 @@ fn condition(object: &Value, kind: &str) -> Option<Condition> {
         ),
     })
 }
+
+#[cfg(test)]
+mod tests;

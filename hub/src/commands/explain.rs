@@ -2,7 +2,10 @@
 
 use anyhow::{Context as _, Result};
 use muster_api::{Destination, Work, WorkPlacement, labels};
-use muster_plan::explain::{Subject, explain};
+use muster_plan::{
+    explain::{Subject, explain},
+    schedule::owns,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -12,19 +15,35 @@ use super::{
 };
 use crate::args::{ClientArgs, ExplainArgs};
 
+const PLACEMENTS: &str = "workplacements.platform.kratix.io";
+
 /// Prints a few lines on where the object stands.
 pub(crate) async fn run(args: &ExplainArgs, client: &ClientArgs) -> Result<()> {
     let cluster = Cluster::connect(client, args.namespace.as_deref()).await?;
     let kind = cluster.kind(&args.kind)?;
     let object = cluster.get(&kind.object_path(&cluster.namespace, &args.name)).await?;
-    let (works, placements) = match selector(&object) {
-        Some(selector) => (
+    let (works, placements) = match (object["kind"].as_str(), selector(&object)) {
+        (Some("Work"), _) => {
+            let work: Work = read(&object)?;
+            let all = list::<WorkPlacement>(&cluster, PLACEMENTS, "").await?;
+            let own = all.into_iter().filter(|placement| owns(&work, placement)).collect();
+            (vec![work], own)
+        }
+        (Some("WorkPlacement"), _) => (Vec::new(), vec![read(&object)?]),
+        (Some("Destination" | "Agent"), _) => {
+            let all = list::<WorkPlacement>(&cluster, PLACEMENTS, "").await?;
+            let here = |p: &WorkPlacement| p.spec.target_destination_name == args.name;
+            (Vec::new(), all.into_iter().filter(here).collect())
+        }
+        (_, Some(selector)) => (
             list::<Work>(&cluster, "works.platform.kratix.io", &selector).await?,
-            list::<WorkPlacement>(&cluster, "workplacements.platform.kratix.io", &selector).await?,
+            list::<WorkPlacement>(&cluster, PLACEMENTS, &selector).await?,
         ),
-        None => (Vec::new(), Vec::new()),
+        _ => (Vec::new(), Vec::new()),
     };
-    let works: Vec<_> = works.into_iter().filter(|work| belongs(work, &object)).collect();
+    let is_work = object["kind"] == "Work";
+    let works: Vec<_> =
+        works.into_iter().filter(|work| is_work || belongs(work, &object)).collect();
     let destinations = list::<Destination>(&cluster, "destinations.platform.kratix.io", "").await?;
     let subject = Subject {
         object: &object,
@@ -33,6 +52,10 @@ pub(crate) async fn run(args: &ExplainArgs, client: &ClientArgs) -> Result<()> {
         destinations: &destinations,
     };
     print((explain(&subject).join("\n") + "\n").as_bytes())
+}
+
+fn read<T: DeserializeOwned>(object: &Value) -> Result<T> {
+    serde_json::from_value(object.clone()).context("the server's object is not as it should be")
 }
 
 /// The labels that an object's Works and placements have; `None` for what has none.
