@@ -107,7 +107,8 @@ async fn build_runner(
     tasks: &Tasks,
 ) -> anyhow::Result<(Runner, String)> {
     let own_exe = std::env::current_exe().context("cannot find this program's own file")?;
-    let access = ApiAccess { address, ca_pem: api.ca_pem().to_owned() };
+    let door = Client::new(api.door(), "default");
+    let access = ApiAccess { address, door, ca_pem: api.ca_pem().to_owned() };
     let serve = bridges::serve_in_pods(api.clone(), tasks.clone());
     let mut config = RunnerConfig::new(data.path().to_owned(), own_exe, access, serve);
     config.pipeline_network = args.pipeline_network;

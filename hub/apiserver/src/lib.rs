@@ -78,6 +78,12 @@ impl ApiServer {
         ApiService::new(self.server.clone(), Caller::Known(Arc::new(user)))
     }
 
+    /// The API for callers within the process who must show who they are, as on a connection
+    /// without a client certificate: by each request's bearer token.
+    pub fn door(&self) -> ApiService {
+        ApiService::new(self.server.clone(), Caller::Connection(None))
+    }
+
     /// Has `rules` asked before writes are committed.
     pub fn admit(&self, rules: Arc<dyn Admit>) {
         self.server.add_admission(rules);

@@ -9,12 +9,14 @@ mod collect;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+use kube::Client;
 use muster_core::{FileSet, content::FileError};
 
 use api::Api;
@@ -22,13 +24,8 @@ use api::Api;
 /// The API's answer when there is nothing else to say about a failed call.
 pub use api::CallError;
 
-/// Host paths of the pod's mounts, JSON: set by the runner, whose adapter containers run in no root
-/// of their own. Absent in a cluster, where paths are what they seem.
-pub(crate) const MOUNTS_VARIABLE: &str = "MUSTER_MOUNTS";
 /// The Job that this pod belongs to.
 pub(crate) const JOB_VARIABLE: &str = "MUSTER_JOB";
-/// Set by the runner: the adapter's stdin ends with the hub, and then so does the adapter.
-pub(crate) const OWNER_VARIABLE: &str = "MUSTER_OWNER_ON_STDIN";
 /// Where the results endpoint is, if not at the API's address (in a cluster: a Service of the hub).
 const RESULTS_VARIABLE: &str = "MUSTER_RESULTS_URL";
 
@@ -142,43 +139,50 @@ impl AdapterArgs {
     }
 }
 
-/// Does what `args` say, with the environment of the container that this process is.
-pub async fn run(args: AdapterArgs) -> Result<(), AdapterError> {
-    if std::env::var_os(OWNER_VARIABLE).is_some() {
-        end_with_owner();
-    }
-    let pod = PodView::from_environment()?;
+/// Does what `args` say, with the environment of the container that this process is; what there is
+/// to say of it.
+pub async fn run(args: AdapterArgs) -> Result<Option<String>, AdapterError> {
+    run_in(&PodView::of_this_process(), args).await
+}
+
+/// Does what `args` say for a pod. Reads files without yielding.
+pub(crate) async fn run_in(
+    pod: &PodView,
+    args: AdapterArgs,
+) -> Result<Option<String>, AdapterError> {
     match args {
-        AdapterArgs::Reader => read_object(&pod).await,
+        AdapterArgs::Reader => read_object(pod).await.map(|()| None),
         AdapterArgs::WorkCreator { input_directory } => {
             let mut files = FileSet::new();
             collect::tree(&pod.path(&input_directory.join("input")), "output", &mut files)?;
-            add_metadata(&pod, &input_directory.join("metadata"), &mut files)?;
-            send(&pod, "output", &files).await
+            add_metadata(pod, &input_directory.join("metadata"), &mut files)?;
+            send(pod, "output", &files).await.map(Some)
         }
         AdapterArgs::UpdateStatus => {
             let mut files = FileSet::new();
-            add_metadata(&pod, Path::new(METADATA_DIR), &mut files)?;
-            send(&pod, "status", &files).await
+            add_metadata(pod, Path::new(METADATA_DIR), &mut files)?;
+            send(pod, "status", &files).await.map(Some)
         }
     }
 }
 
-/// The pod's mounts and variables.
-struct PodView {
-    mounts: BTreeMap<PathBuf, PathBuf>,
+/// What a container of the pod sees.
+pub(crate) struct PodView {
+    /// Its environment.
+    pub(crate) env: BTreeMap<String, String>,
+    /// Host paths of its mounts, for a container that has no root of its own.
+    pub(crate) mounts: BTreeMap<PathBuf, PathBuf>,
+    /// The API, where it is in this process; else it is at the address that the environment names.
+    pub(crate) door: Option<Client>,
 }
 
 impl PodView {
-    fn from_environment() -> Result<Self, AdapterError> {
-        let mounts = match std::env::var(MOUNTS_VARIABLE) {
-            Err(_) => BTreeMap::new(),
-            Ok(text) => serde_json::from_str(&text).map_err(|error| AdapterError::Variable {
-                name: MOUNTS_VARIABLE,
-                cause: format!("is not a map of paths: {error}"),
-            })?,
+    fn of_this_process() -> Self {
+        let text = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Ok(Self { mounts })
+        let env = std::env::vars_os().filter_map(text).collect();
+        Self { env, mounts: BTreeMap::new(), door: None }
     }
 
     /// The path of this host behind a path of the container: that of the innermost mount.
@@ -196,26 +200,30 @@ impl PodView {
     }
 
     fn api(&self) -> Result<Api, AdapterError> {
-        let host = variable("KUBERNETES_SERVICE_HOST")?;
-        let port = variable("KUBERNETES_SERVICE_PORT")?;
-        let account = self.path(Path::new("/var/run/secrets/kubernetes.io/serviceaccount"));
-        Ok(Api::new(&format!("https://{host}:{port}"), &account)?)
+        let account = self.path(Path::new(crate::pod::SERVICE_ACCOUNT_DIR));
+        if let Some(door) = &self.door {
+            return Ok(Api::through(door.clone(), &account)?);
+        }
+        let host = self.variable("KUBERNETES_SERVICE_HOST")?;
+        let port = self.variable("KUBERNETES_SERVICE_PORT")?;
+        let results = self.env.get(RESULTS_VARIABLE).map(String::as_str);
+        Ok(Api::at(&format!("https://{host}:{port}"), results, &account)?)
+    }
+
+    fn variable(&self, name: &'static str) -> Result<&str, AdapterError> {
+        let unset = || AdapterError::Variable { name, cause: "is not set by the Job".to_owned() };
+        self.env.get(name).map(String::as_str).ok_or_else(unset)
     }
 }
 
-fn variable(name: &'static str) -> Result<String, AdapterError> {
-    std::env::var(name)
-        .map_err(|_| AdapterError::Variable { name, cause: "is not set by the Job".to_owned() })
-}
-
 async fn read_object(pod: &PodView) -> Result<(), AdapterError> {
-    let group = variable("KRATIX_OBJECT_GROUP")?;
-    let version = variable("KRATIX_OBJECT_VERSION")?;
-    let plural = variable("KRATIX_CRD_PLURAL")?;
-    let name = variable("KRATIX_OBJECT_NAME")?;
-    let namespace = match variable("KRATIX_CLUSTER_SCOPED")?.as_str() {
+    let group = pod.variable("KRATIX_OBJECT_GROUP")?;
+    let version = pod.variable("KRATIX_OBJECT_VERSION")?;
+    let plural = pod.variable("KRATIX_CRD_PLURAL")?;
+    let name = pod.variable("KRATIX_OBJECT_NAME")?;
+    let namespace = match pod.variable("KRATIX_CLUSTER_SCOPED")? {
         "true" => String::new(),
-        _ => format!("namespaces/{}/", variable("KRATIX_OBJECT_NAMESPACE")?),
+        _ => format!("namespaces/{}/", pod.variable("KRATIX_OBJECT_NAMESPACE")?),
     };
     let root = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
     let object = pod.api()?.get(&format!("{root}/{version}/{namespace}{plural}/{name}")).await?;
@@ -241,22 +249,10 @@ fn add_metadata(pod: &PodView, dir: &Path, files: &mut FileSet) -> Result<(), Ad
     Ok(())
 }
 
-async fn send(pod: &PodView, part: &str, files: &FileSet) -> Result<(), AdapterError> {
-    let job = variable(JOB_VARIABLE)?;
-    let api = pod.api()?;
-    let results = std::env::var(RESULTS_VARIABLE).ok();
-    api.post_results(results.as_deref(), &job, part, files).await?;
-    println!("handed {} files ({} bytes) to the hub", files.len(), files.size());
-    Ok(())
-}
-
-/// The hub holds the other end of stdin: its end means that nobody waits for this work.
-fn end_with_owner() {
-    std::thread::spawn(|| {
-        let mut nothing = [0; 1];
-        while io::stdin().read(&mut nothing).is_ok_and(|n| n > 0) {}
-        std::process::exit(1);
-    });
+async fn send(pod: &PodView, part: &str, files: &FileSet) -> Result<String, AdapterError> {
+    let job = pod.variable(JOB_VARIABLE)?;
+    pod.api()?.post_results(job, part, files).await?;
+    Ok(format!("handed {} files ({} bytes) to the hub", files.len(), files.size()))
 }
 
 #[cfg(test)]

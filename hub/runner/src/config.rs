@@ -26,11 +26,14 @@ pub(crate) const RESTART_BACKOFF: Duration = Duration::from_secs(10);
 /// The longest wait before another try.
 pub(crate) const RESTART_BACKOFF_MAX: Duration = Duration::from_secs(300);
 
-/// How the hub's own containers, which run outside any pod network, reach the API.
-#[derive(Clone, Debug)]
+/// How pods reach the API.
+#[derive(Clone)]
 pub struct ApiAccess {
     /// The address of the hub's API listener, reachable from this host.
     pub address: SocketAddr,
+    /// The API within this process, for the hub's own containers. It knows nobody by itself: each
+    /// request must carry a pod's token.
+    pub door: kube::Client,
     /// The certificate authority of that listener, PEM.
     pub ca_pem: String,
 }
@@ -40,7 +43,7 @@ pub struct ApiAccess {
 pub struct RunnerConfig {
     /// The hub's data directory; the runner keeps to `pods/`, `logs/` and `runner/` in it.
     pub data_dir: PathBuf,
-    /// The hub's executable: run as `own_exe pipeline …` for the adapter and the sandbox.
+    /// The hub's executable: run again as the helper of the sandbox.
     pub own_exe: PathBuf,
     /// The API as seen from this host.
     pub api: ApiAccess,

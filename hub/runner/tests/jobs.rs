@@ -1,6 +1,4 @@
 //! Jobs through the whole runner, over the embedded API, with sandboxed processes.
-//!
-//! The hub's own containers are this executable too: `pipeline reader` and the rest.
 
 #[path = "jobs/cases.rs"]
 mod cases;
@@ -16,23 +14,10 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     match args.peek().map(String::as_str) {
-        Some("pipeline") => runtime.block_on(adapter(args.skip(1))),
         Some("hub") => runtime.block_on(rig::serve_as_hub(args.nth(1).unwrap().into())),
         _ => {
             let filter: Vec<String> = args.filter(|arg| !arg.starts_with('-')).collect();
             ExitCode::from(u8::from(runtime.block_on(cases::run(&filter)) > 0))
-        }
-    }
-}
-
-async fn adapter(args: impl Iterator<Item = String>) -> ExitCode {
-    use muster_runner::adapter;
-    let outcome = async { adapter::run(adapter::AdapterArgs::parse(args)?).await };
-    match outcome.await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::Path, time::Duration};
 
-use http::{Method, Request};
+use http::{HeaderValue, Method, Request, header::InvalidHeaderValue};
 use kube::{Client, Config, config::AuthInfo};
 use muster_core::FileSet;
 use serde_json::Value;
@@ -58,44 +58,52 @@ pub enum CallError {
 
 pub(super) struct Api {
     client: Client,
+    /// For the results endpoint, if that is elsewhere.
+    results: Option<Client>,
     namespace: String,
-    config: Config,
+    /// `Bearer …`, where the client does not add it by itself.
+    authorization: Option<HeaderValue>,
 }
 
 impl Api {
-    /// A client with the ServiceAccount files (`token`, `ca.crt`, `namespace`) of `account`.
-    pub(super) fn new(address: &str, account: &Path) -> Result<Self, CallError> {
-        let read = |name: &str| {
-            fs::read_to_string(account.join(name)).map_err(|source| CallError::Account {
-                path: account.join(name).display().to_string(),
-                source,
-            })
+    /// The API at `address`, and the results endpoint at `results` if it is not there, with the
+    /// ServiceAccount files (`token`, `ca.crt`, `namespace`) of `account`.
+    pub(super) fn at(
+        address: &str,
+        results: Option<&str>,
+        account: &Path,
+    ) -> Result<Self, CallError> {
+        let client = connect(address, account)?;
+        let results = results.map(|base| connect(base, account)).transpose()?;
+        let namespace = read(account, "namespace")?;
+        Ok(Self { client, results, namespace, authorization: None })
+    }
+
+    /// The API in this process, which serves the results endpoint too, with the token of `account`.
+    pub(super) fn through(door: Client, account: &Path) -> Result<Self, CallError> {
+        let bearer = format!("Bearer {}", read(account, "token")?.trim());
+        let failed = |error: InvalidHeaderValue| CallError::Client {
+            address: "this process".to_owned(),
+            cause: error.to_string(),
         };
-        let failed = |cause: String| CallError::Client { address: address.to_owned(), cause };
-        let namespace = read("namespace")?;
-        let url: http::Uri =
-            address.parse().map_err(|e: http::uri::InvalidUri| failed(e.to_string()))?;
-        let mut config = Config::new(url);
-        config.root_cert_file = Some(account.join("ca.crt"));
-        config.default_namespace = namespace.clone();
-        let token_file = account.join("token").display().to_string();
-        config.auth_info = AuthInfo { token_file: Some(token_file), ..AuthInfo::default() };
-        let client = Client::try_from(config.clone()).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { client, namespace, config })
+        let mut authorization = HeaderValue::try_from(bearer).map_err(failed)?;
+        authorization.set_sensitive(true);
+        let namespace = read(account, "namespace")?;
+        Ok(Self { client: door, results: None, namespace, authorization: Some(authorization) })
     }
 
     /// GETs an object.
     pub(super) async fn get(&self, path: &str) -> Result<Value, CallError> {
         let what = format!("GET {path}");
-        let text = call(&self.client, &Method::GET, path, Vec::new(), &what).await?;
+        let request = self.request(Method::GET, path, Vec::new(), &what)?;
+        let text = call(&self.client, request, &what).await?;
         serde_json::from_str(&text)
             .map_err(|error| CallError::Refused { what, message: error.to_string() })
     }
 
-    /// Hands files to the results endpoint, at `base` if it is not the API's address.
+    /// Hands files to the results endpoint.
     pub(super) async fn post_results(
         &self,
-        base: Option<&str>,
         job: &str,
         part: &str,
         files: &FileSet,
@@ -104,41 +112,54 @@ impl Api {
             .map_err(CallError::Compress)?;
         let path = format!("/muster/results/{}/{job}/{part}", self.namespace);
         let what = format!("the pipeline's {part}");
-        let client = match base {
-            None => self.client.clone(),
-            Some(base) => {
-                let failed = |cause: String| CallError::Client { address: base.to_owned(), cause };
-                let mut config = self.config.clone();
-                config.cluster_url =
-                    base.parse().map_err(|e: http::uri::InvalidUri| failed(e.to_string()))?;
-                Client::try_from(config).map_err(|error| failed(error.to_string()))?
-            }
-        };
-        call(&client, &Method::POST, &path, body, &what).await.map(drop)
+        let request = self.request(Method::POST, &path, body, &what)?;
+        call(self.results.as_ref().unwrap_or(&self.client), request, &what).await.map(drop)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        what: &str,
+    ) -> Result<Request<Vec<u8>>, CallError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, "application/zstd");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(http::header::AUTHORIZATION, authorization);
+        }
+        request.body(body).map_err(|error| CallError::Refused {
+            what: what.to_owned(),
+            message: error.to_string(),
+        })
     }
 }
 
+fn read(account: &Path, name: &str) -> Result<String, CallError> {
+    let path = account.join(name);
+    fs::read_to_string(&path)
+        .map_err(|source| CallError::Account { path: path.display().to_string(), source })
+}
+
+fn connect(address: &str, account: &Path) -> Result<Client, CallError> {
+    let failed = |cause: String| CallError::Client { address: address.to_owned(), cause };
+    let url: http::Uri =
+        address.parse().map_err(|e: http::uri::InvalidUri| failed(e.to_string()))?;
+    let mut config = Config::new(url);
+    config.root_cert_file = Some(account.join("ca.crt"));
+    let token_file = account.join("token").display().to_string();
+    config.auth_info = AuthInfo { token_file: Some(token_file), ..AuthInfo::default() };
+    Client::try_from(config).map_err(|error| failed(error.to_string()))
+}
+
 /// Both calls of the adapter may be repeated: one reads, the other is idempotent by the Job's uid.
-async fn call(
-    client: &Client,
-    method: &Method,
-    path: &str,
-    body: Vec<u8>,
-    what: &str,
-) -> Result<String, CallError> {
+async fn call(client: &Client, request: Request<Vec<u8>>, what: &str) -> Result<String, CallError> {
     let mut wait = ATTEMPT_WAIT;
     let mut attempt = 1;
     loop {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::CONTENT_TYPE, "application/zstd")
-            .body(body.clone())
-            .map_err(|error| CallError::Refused {
-                what: what.to_owned(),
-                message: error.to_string(),
-            })?;
-        match client.request_text(request).await {
+        match client.request_text(request.clone()).await {
             Ok(text) => return Ok(text),
             Err(kube::Error::Api(status)) if status.code < 500 => {
                 let message = status.message.clone();

@@ -32,7 +32,8 @@ fn reads_the_arguments_that_a_job_gives() {
 #[test]
 fn finds_the_host_path_of_the_innermost_mount() {
     let mounts = [("/kratix", "/host/outer"), ("/kratix/input", "/host/inner")];
-    let pod = PodView { mounts: mounts.map(|(a, b)| (PathBuf::from(a), PathBuf::from(b))).into() };
+    let mounts = mounts.map(|(a, b)| (PathBuf::from(a), PathBuf::from(b))).into();
+    let pod = PodView { env: BTreeMap::new(), mounts, door: None };
     assert_eq!(pod.path(Path::new("/kratix/input/x")), Path::new("/host/inner/x"));
     assert_eq!(pod.path(Path::new("/kratix/input")), Path::new("/host/inner"));
     assert_eq!(pod.path(Path::new("/kratix/other")), Path::new("/host/outer/other"));

@@ -1,79 +1,73 @@
-//! The hub's own containers: the hub's executable as a plain child, never for a user's image.
+//! The hub's own containers: the adapter, run within the hub, never for a user's image.
+//!
+//! It acts with the pod's own token, through the same authorisation as from outside; only the exec
+//! and the TLS connection of a process of its own are spared.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use tokio::process::Command;
+use kube::Client;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adapter::{MOUNTS_VARIABLE, OWNER_VARIABLE},
-    config::RunnerConfig,
+    adapter::{self, AdapterArgs, AdapterError, PodView},
     launch::{ContainerLaunch, Exit, LaunchError},
     logs::LogWriter,
 };
 
-/// Runs `own_exe pipeline ARGS` and waits for its end.
+/// Runs the adapter as `container` says, and waits for its end.
 pub(crate) async fn run_adapter(
-    config: &RunnerConfig,
+    door: Client,
     container: &ContainerLaunch,
     log: LogWriter,
     stop: &CancellationToken,
     started: impl FnOnce() + Send,
 ) -> Result<Exit, LaunchError> {
-    let failed = |error: &dyn std::error::Error| {
-        LaunchError::failed(format!("cannot run the hub's own container {}", container.name), error)
-    };
-    let mounts: BTreeMap<&str, String> = container
-        .mounts
-        .iter()
-        .map(|mount| (mount.target.as_str(), mount.source.display().to_string()))
-        .collect();
-    let mounts = serde_json::to_string(&mounts).map_err(|error| failed(&error))?;
-    let mut child = Command::new(&config.own_exe)
-        .arg("pipeline")
-        .args(&container.args)
-        .env_clear()
-        .envs(&container.env)
-        // Outside the pod's network the API is where this host sees it.
-        .env("KUBERNETES_SERVICE_HOST", config.api.address.ip().to_string())
-        .env("KUBERNETES_SERVICE_PORT", config.api.address.port().to_string())
-        .env(MOUNTS_VARIABLE, mounts)
-        .env(OWNER_VARIABLE, "1")
-        .current_dir("/")
-        // Held open until the child is over; its end tells the child that the hub is gone.
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| failed(&error))?;
+    let mounts = container.mounts.iter();
+    let mounts: BTreeMap<PathBuf, PathBuf> =
+        mounts.map(|mount| (mount.target.clone().into(), mount.source.clone())).collect();
+    let pod = PodView { env: container.env.clone(), mounts, door: Some(door) };
+    let args = container.args.clone();
+    // The end of the container, or of this future, ends the work too.
+    let stop = stop.child_token();
+    let _end = stop.clone().drop_guard();
     started();
-    let _stdin = child.stdin.take();
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let pumps = async {
-        tokio::join!(
-            async {
-                if let Some(output) = stdout {
-                    log.clone().pump(output).await;
-                }
-            },
-            async {
-                if let Some(output) = stderr {
-                    log.clone().pump(output).await;
-                }
+    // It reads files, up to the output's limit of 32 MiB: not on a thread that serves others.
+    let handle = Handle::current();
+    let working = tokio::task::spawn_blocking(move || {
+        handle.block_on(stop.run_until_cancelled(adapt(&pod, args)))
+    });
+    let ended = working.await.map_err(|error| {
+        LaunchError::failed(format!("the hub's own container {} broke", container.name), &error)
+    })?;
+    let code = match ended {
+        Some(Ok(said)) => {
+            if let Some(said) = said {
+                log.line(said.as_bytes());
             }
-        )
-    };
-    let ended = async {
-        pumps.await;
-        child.wait().await
-    };
-    tokio::select! {
-        status = ended => {
-            let code = status.map_err(|error| failed(&error))?.code().unwrap_or(137);
-            Ok(Exit { code, out_of_memory: false })
+            0
         }
-        // Dropping the child kills it; it has nothing to clean up.
-        () = stop.cancelled() => Ok(Exit { code: 137, out_of_memory: false }),
+        Some(Err(error)) => {
+            log.line(format!("error: {}", chain(&error)).as_bytes());
+            1
+        }
+        None => 137,
+    };
+    Ok(Exit { code, out_of_memory: false })
+}
+
+async fn adapt(pod: &PodView, args: Vec<String>) -> Result<Option<String>, AdapterError> {
+    adapter::run_in(pod, AdapterArgs::parse(args)?).await
+}
+
+/// An error and its causes in one line, as the command line prints them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
     }
+    text
 }

@@ -315,7 +315,8 @@ impl Attempt<'_> {
             if let Some(job) = labels.get("batch.kubernetes.io/job-name") {
                 own.env.insert(crate::adapter::JOB_VARIABLE.to_owned(), job.clone());
             }
-            return run_adapter(&self.node.config, &own, log, stop, started).await;
+            let door = self.node.config.api.door.clone();
+            return run_adapter(door, &own, log, stop, started).await;
         }
         shared.open.run(launch, log, stop, started).await
     }

@@ -89,7 +89,11 @@ impl Rig {
 }
 
 pub(crate) fn config(dir: &Path) -> RunnerConfig {
-    let api = ApiAccess { address: "127.0.0.1:1".parse().unwrap(), ca_pem: String::new() };
+    // Nobody is there: these tests run no container of the hub's own.
+    let nowhere = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    let door = kube::Client::try_from(nowhere).unwrap();
+    let address = "127.0.0.1:1".parse().unwrap();
+    let api = ApiAccess { address, door, ca_pem: String::new() };
     let serve = |listener: std::net::TcpListener, over: CancellationToken| {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         tokio::spawn(async move {

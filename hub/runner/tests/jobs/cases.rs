@@ -24,11 +24,12 @@ pub(crate) async fn run(filter: &[String]) -> usize {
             })),*]
         };
     }
-    let tests: [Test; 15] = tests![
+    let tests: [Test; 16] = tests![
         completes_with_the_status_of_kubernetes,
         runs_init_containers_in_order_and_shares_volumes,
         resolves_environment_and_volumes,
         hands_output_to_the_hub,
+        gives_the_hubs_own_containers_no_more_than_the_pod_has,
         reaches_the_api_with_its_token,
         tries_again_and_gives_up_at_the_backoff_limit,
         restarts_a_container_on_failure,
@@ -254,6 +255,26 @@ async fn hands_output_to_the_hub() {
     assert_eq!(rig.over("linked").await.0, "Failed");
     let log = rig.log(&rig.pods("linked").await[0], "work-writer").await;
     assert!(log.contains("output/users") && log.contains("symbolic link"), "{log}");
+    rig.stop().await;
+}
+
+async fn gives_the_hubs_own_containers_no_more_than_the_pod_has() {
+    let rig = ready().await;
+    let version = rig.door.list_core_api_versions().await;
+    let refused = matches!(&version, Err(kube::Error::Api(status)) if status.code == 401);
+    assert!(refused, "without a token: {version:?}");
+    // The ServiceAccount is there; no Role lets it read the object.
+    rig.service_account("pipeline").await;
+    rig.create::<Job>(pipeline("unbound", "echo ran")).await;
+    assert_eq!(rig.over("unbound").await.0, "Failed");
+    let pod = &rig.pods("unbound").await[0];
+    let states = pod.status.clone().unwrap().init_container_statuses.unwrap();
+    let state = |index: usize| states[index].state.clone().unwrap();
+    assert_eq!(state(0).terminated.unwrap().exit_code, 1);
+    assert!(state(1).waiting.is_some(), "ran after the reader's failure");
+    let log = rig.log(pod, "reader").await;
+    assert!(log.starts_with("error: the hub refused GET"), "{log}");
+    assert!(log.contains("serviceaccount:default:pipeline"), "{log}");
     rig.stop().await;
 }
 

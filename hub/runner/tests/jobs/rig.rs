@@ -68,6 +68,8 @@ impl Mounted for Results {
 
 pub(crate) struct Rig {
     pub(crate) client: Client,
+    /// The API for whoever shows a token.
+    pub(crate) door: Client,
     pub(crate) logs: Logs,
     pub(crate) results: Arc<Results>,
     pub(crate) data_dir: PathBuf,
@@ -101,7 +103,8 @@ impl Rig {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             tokio::spawn(async move { server.serve(listener, over).await });
         };
-        let api = ApiAccess { address, ca_pem: server.ca_pem().to_owned() };
+        let door = Client::new(server.door(), "default");
+        let api = ApiAccess { address, door: door.clone(), ca_pem: server.ca_pem().to_owned() };
         let exe = std::env::current_exe().unwrap();
         let mut config = RunnerConfig::new(dir.join("data"), exe, api, Arc::new(serve_api));
         config.restart_backoff = Duration::from_millis(50);
@@ -114,6 +117,7 @@ impl Rig {
         let runner = tokio::spawn(async move { runner.run(until).await.unwrap() });
         Self {
             client,
+            door,
             logs,
             results,
             data_dir,
