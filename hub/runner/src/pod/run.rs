@@ -10,8 +10,8 @@ use std::{
 };
 
 use futures::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, join_all},
+    FutureExt, StreamExt, TryFutureExt,
+    future::{BoxFuture, join_all, try_join},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
@@ -20,7 +20,10 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::json;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{OnceCell, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -92,8 +95,8 @@ pub(crate) async fn run(node: &Node, pod: &Pod, stop: &Stop, budget: Budget) -> 
     };
     let end = attempt.with_slot().await;
     publisher.update(|status| status::ended(status, &end, Timestamp::now()));
-    publisher.finish().await;
-    if let Err(error) = node.executor.remove_dir(&dir).await {
+    let ((), removed) = tokio::join!(publisher.finish(), node.executor.remove_dir(&dir));
+    if let Err(error) = removed {
         tracing::warn!(pod = pod.name_any(), %error, "a pod's directory stays behind");
     }
     end
@@ -111,7 +114,9 @@ struct Attempt<'a> {
 
 /// What a pod's containers share while it runs.
 struct Shared {
-    open: OpenPod,
+    launch: PodLaunch,
+    /// Made while the first containers run, if they are the hub's own and need none.
+    open: OnceCell<OpenPod>,
     volumes: BTreeMap<String, PathBuf>,
     references: References,
     base_env: BTreeMap<String, String>,
@@ -175,10 +180,18 @@ impl Attempt<'_> {
             Ok(shared) => shared,
             Err(end) => return end,
         };
-        for container in spec.init_containers.iter().flatten() {
-            if let Err(end) = self.until_success(spec, container, &shared).await {
-                return end;
+        let opening = self.open(&shared).map_err(|error| {
+            let reason = Some("CreatePodSandboxError".to_owned());
+            PodEnd::Failed { reason, message: Some(error.to_string()) }
+        });
+        let initializing = async {
+            for container in spec.init_containers.iter().flatten() {
+                self.until_success(spec, container, &shared).await?;
             }
+            Ok(())
+        };
+        if let Err(end) = try_join(opening, initializing).await {
+            return end;
         }
         self.publisher.change(|status| status::initialized(status, Timestamp::now()));
         let all = spec.containers.iter().map(|c| self.until_success(spec, c, &shared));
@@ -203,10 +216,6 @@ impl Attempt<'_> {
         let hostname = spec.hostname.clone().unwrap_or_else(|| name.chars().take(63).collect());
         let uid = self.pod.uid().unwrap_or_default();
         let launch = PodLaunch { uid, hostname: hostname.clone() };
-        let open = self.node.executor.open_pod(&launch).await.map_err(|error| {
-            let reason = Some("CreatePodSandboxError".to_owned());
-            PodEnd::Failed { reason, message: Some(error.to_string()) }
-        })?;
         let api = &self.node.config.api.address;
         let (host, port) = if self.node.config.pipeline_network {
             (api.ip().to_string(), api.port())
@@ -220,7 +229,12 @@ impl Attempt<'_> {
             ("KUBERNETES_SERVICE_PORT_HTTPS", port.to_string()),
         ];
         let base_env = base_env.map(|(name, value)| (name.to_owned(), value)).into();
-        Ok(Shared { open, volumes, references, base_env })
+        Ok(Shared { launch, open: OnceCell::new(), volumes, references, base_env })
+    }
+
+    /// What the pod's containers share; whoever comes first makes it.
+    async fn open<'s>(&self, shared: &'s Shared) -> Result<&'s OpenPod, LaunchError> {
+        shared.open.get_or_try_init(|| self.node.executor.open_pod(&shared.launch)).await
     }
 
     /// Repeats `make` until the objects it needs are there, as a kubelet does.
@@ -318,7 +332,7 @@ impl Attempt<'_> {
             let door = self.node.config.api.door.clone();
             return run_adapter(door, &own, log, stop, started).await;
         }
-        shared.open.run(launch, log, stop, started).await
+        self.open(shared).await?.run(launch, log, stop, started).await
     }
 
     /// Writes how a run ended; `None` if it ended well, else why not.
