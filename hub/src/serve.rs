@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use kube::Client;
 use muster_api::SYSTEM_NAMESPACE;
 use muster_apiserver::{ApiServer, Config, UserInfo};
-use muster_control::{ClientFor, Control, ControlConfig, fleet::Fleet};
+use muster_control::{ClientFor, Control, ControlConfig, account_name, fleet::Fleet};
 use muster_daemon::{HeldDir, OnError, Shutdown, Tasks, log};
 use muster_gateway::{Gateway, GatewayConfig, PULSE, Ports};
 use muster_runner::{ApiAccess, Executor, ExecutorKind, Runner, RunnerConfig};
@@ -126,7 +126,7 @@ async fn build_runner(
         Some(ExecutorKind::Process) => "sandboxed processes on this host; images are not used",
         None => "none: install podman, or start the hub with --executor process",
     };
-    let runner = client(api, UserInfo::service_account(SYSTEM_NAMESPACE, "runner"));
+    let runner = client(api, controller("runner"));
     Ok((Runner::new(runner, executor, config), told.to_owned()))
 }
 
@@ -138,7 +138,11 @@ fn client(api: &ApiServer, user: UserInfo) -> Client {
 /// A client for each controller, as a ServiceAccount of the system namespace.
 fn client_for(api: &ApiServer) -> ClientFor {
     let api = api.clone();
-    Arc::new(move |name| client(&api, UserInfo::service_account(SYSTEM_NAMESPACE, name)))
+    Arc::new(move |name| client(&api, controller(name)))
+}
+
+fn controller(name: &str) -> UserInfo {
+    UserInfo::service_account(SYSTEM_NAMESPACE, &account_name(name))
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -21,7 +21,11 @@ use muster_plan::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::{manifests::identity, objects, queue::chain};
+use crate::{
+    manifests::{account_name, identity},
+    objects,
+    queue::chain,
+};
 
 /// The group of those who may do everything.
 const MASTERS: &str = "system:masters";
@@ -198,7 +202,7 @@ fn writes_status(user: &str) -> bool {
     let account = user.strip_prefix("system:serviceaccount:").and_then(|it| it.split_once(':'));
     account.is_some_and(|(namespace, name)| {
         let own = [identity::PROMISE, identity::REQUEST, identity::RESULTS];
-        namespace == SYSTEM_NAMESPACE && own.contains(&name)
+        namespace == SYSTEM_NAMESPACE && own.map(account_name).contains(&name.to_owned())
     })
 }
 

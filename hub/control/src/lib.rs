@@ -31,11 +31,11 @@ use offers::Offers;
 use tokio_util::sync::CancellationToken;
 
 pub use admission::{Admission, AdmissionView};
-pub use manifests::manifests;
+pub use manifests::{account_name, manifests};
 pub use results::{RESULT_BODY_MAX, ResultCall, Results};
 
-/// Makes the client of the controller with this name: the ServiceAccount of that name in the
-/// system namespace.
+/// Makes the client of the controller with this name: as its ServiceAccount ([`account_name`]) in
+/// the system namespace.
 pub type ClientFor = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
 
 /// What the controllers need.

@@ -1,11 +1,16 @@
 //! What must exist before the controllers start: the system namespace, our CRDs, and what each
 //! controller may do.
 
-use muster_api::{SYSTEM_NAMESPACE, crds, labels};
+use muster_api::{CONTROLLER_ACCOUNT_PREFIX, SYSTEM_NAMESPACE, crds, labels};
 use muster_plan::promise::RequestApi;
 use serde_json::{Value, json};
 
-/// The identities of the controllers: a ServiceAccount of this name each.
+/// The ServiceAccount, in the system namespace, of the controller `name`.
+pub fn account_name(name: &str) -> String {
+    format!("{CONTROLLER_ACCOUNT_PREFIX}{name}")
+}
+
+/// The names of the controllers; their ServiceAccounts follow from them.
 pub(crate) mod identity {
     /// Promises.
     pub(crate) const PROMISE: &str = "promise";
@@ -46,7 +51,7 @@ pub(crate) fn controller(name: &str, rules: &Value) -> [Value; 3] {
     [
         json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": { "name": name, "namespace": SYSTEM_NAMESPACE },
+            "metadata": { "name": account_name(name), "namespace": SYSTEM_NAMESPACE },
         }),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
@@ -96,7 +101,9 @@ const ALL: [&str; 8] =
 const READ: [&str; 3] = ["get", "list", "watch"];
 
 fn account(name: &str) -> Value {
-    json!({ "kind": "ServiceAccount", "name": name, "namespace": SYSTEM_NAMESPACE })
+    json!({
+        "kind": "ServiceAccount", "name": account_name(name), "namespace": SYSTEM_NAMESPACE,
+    })
 }
 
 fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {

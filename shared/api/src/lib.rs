@@ -36,6 +36,8 @@ pub const FLEET_GROUP: &str = "fleet.muster.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Where the hub keeps its own objects, as Kratix does.
 pub const SYSTEM_NAMESPACE: &str = "kratix-platform-system";
+/// What the names of the controllers' ServiceAccounts begin with; no pipeline may run as one.
+pub const CONTROLLER_ACCOUNT_PREFIX: &str = "muster-";
 /// The image of the containers that are the hub's own; the embedded home's runner resolves it to
 /// its own executable.
 pub const ADAPTER_IMAGE: &str = concat!("muster.dev/hub:", env!("CARGO_PKG_VERSION"));

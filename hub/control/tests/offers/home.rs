@@ -18,7 +18,9 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use muster_apiserver::{AdmissionRequest, Admit, ApiServer, Config, Operation, Status, UserInfo};
-use muster_control::{Admission, AdmissionView, Control, ControlConfig, ResultCall, Results};
+use muster_control::{
+    Admission, AdmissionView, Control, ControlConfig, ResultCall, Results, account_name,
+};
 use muster_core::FileSet;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -82,7 +84,7 @@ impl Home {
         let clients = api.clone();
         let control = Control::build(ControlConfig {
             client_for: Arc::new(move |name| {
-                let user = UserInfo::service_account("kratix-platform-system", name);
+                let user = UserInfo::service_account("kratix-platform-system", &account_name(name));
                 Client::new(clients.service(user), "default")
             }),
         });

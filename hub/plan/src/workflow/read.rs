@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use muster_api::{
-    KRATIX_GROUP, Pipeline, PromiseSpec, VERSION,
+    CONTROLLER_ACCOUNT_PREFIX, KRATIX_GROUP, Pipeline, PromiseSpec, VERSION,
     pipeline::PipelineContainer,
     promise::{WorkflowPipelines, Workflows as Written},
 };
@@ -174,6 +174,13 @@ fn check(pipeline: &Pipeline, field: &str, wrong: &mut Vec<String>) {
             refuse(format!("invalid label value {value:?} for key {key}: it {cause}"));
         }
     }
+    let account = pipeline.spec.rbac.as_ref().and_then(|rbac| rbac.service_account.as_deref());
+    if account.is_some_and(|account| account.starts_with(CONTROLLER_ACCOUNT_PREFIX)) {
+        refuse(format!(
+            "spec.rbac.serviceAccount: names that begin with {CONTROLLER_ACCOUNT_PREFIX} are the \
+             hub's own: choose another"
+        ));
+    }
     if pipeline.spec.containers.is_empty() {
         refuse("spec.containers is empty: name at least one container to run".to_owned());
     }
@@ -217,5 +224,33 @@ fn label_key(key: &str) -> Result<(), String> {
     match key.split_once('/') {
         None => label_part(key, 63),
         Some((prefix, name)) => label_part(prefix, 253).and_then(|()| label_part(name, 63)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(account: &str) -> PromiseSpec {
+        let pipeline = json!({
+            "apiVersion": "platform.kratix.io/v1alpha1",
+            "kind": "Pipeline",
+            "metadata": {"name": "main"},
+            "spec": {
+                "containers": [{"name": "main", "image": "box"}],
+                "rbac": {"serviceAccount": account},
+            },
+        });
+        serde_json::from_value(json!({"workflows": {"promise": {"configure": [pipeline]}}}))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_pipeline_may_not_run_as_a_controller() {
+        assert!(read("cache", &spec("deployer")).is_ok());
+        let refused = read("cache", &spec("muster-request")).unwrap_err().join("\n");
+        assert!(refused.contains("spec.rbac.serviceAccount"), "{refused}");
     }
 }
