@@ -22,6 +22,9 @@ const JOB_CONTROLLER: &str = "kubernetes.io/job-controller";
 pub(crate) struct Tally {
     pub(crate) succeeded: i32,
     pub(crate) failed: i32,
+    /// How often containers of the failed ones were started again; with `OnFailure` these are tries
+    /// that count against `backoffLimit`, as in Kubernetes.
+    pub(crate) restarts: i32,
     /// Why the last one failed.
     pub(crate) last_failure: Option<(String, String)>,
     /// Whether trying again cannot help.
@@ -75,7 +78,7 @@ pub(crate) fn next_step(
         let (reason, message) = deadline_exceeded();
         return Step::Fail { reason, message };
     }
-    if tally.failed > backoff_limit(job) {
+    if tally.failed + tally.restarts > backoff_limit(job) {
         let mut message = "Job has reached the specified backoff limit".to_owned();
         if let Some((reason, cause)) = &tally.last_failure {
             message.push_str(&format!("; the last pod failed: {reason}: {cause}"));

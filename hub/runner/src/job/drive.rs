@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     batch::v1::{Job, JobStatus},
-    core::v1::Pod,
+    core::v1::{Pod, PodStatus},
 };
 use kube::{
     Api, ResourceExt,
@@ -141,7 +141,10 @@ impl Driver {
                 _ if !ours => {}
                 Some("Succeeded") => tally.succeeded += 1,
                 Some("Failed") if status.reason.as_deref() == Some(HUB_RESTARTED) => {}
-                Some("Failed") => tally.count(status.reason.zip(status.message)),
+                Some("Failed") => {
+                    tally.restarts += restarts(&status);
+                    tally.count(status.reason.zip(status.message));
+                }
                 _ => self.give_up(&pods, &pod).await?,
             }
         }
@@ -200,6 +203,8 @@ impl Driver {
                 let _ = self.pods(job).delete(&pod.name_any(), &gone).await;
             }
             PodEnd::Failed { reason, message } => {
+                let ended = self.pods(job).get_opt(&pod.name_any()).await?;
+                tally.restarts += ended.and_then(|pod| pod.status).as_ref().map_or(0, restarts);
                 let reason = reason.unwrap_or_else(|| CONTAINER_FAILED.to_owned());
                 tally.count(message.map(|message| (reason, message)));
                 if tally.by_deadline() {
@@ -241,7 +246,7 @@ impl Driver {
             .map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
         let named = [of_pod, of_job].into_iter().flatten().min();
         let on_failure = spec.restart_policy.as_deref() == Some("OnFailure");
-        let left = super::backoff_limit(job) - tally.failed;
+        let left = super::backoff_limit(job) - tally.failed - tally.restarts;
         Budget {
             deadline: named.unwrap_or(self.node.config.pod_deadline),
             restarts: if on_failure { left } else { 0 },
@@ -267,6 +272,12 @@ impl Driver {
     fn pods(&self, job: &Job) -> Api<Pod> {
         Api::namespaced(self.node.client.clone(), &job.namespace().unwrap_or_default())
     }
+}
+
+/// How often a pod's containers were started again.
+fn restarts(status: &PodStatus) -> i32 {
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten()).map(|one| one.restart_count).sum()
 }
 
 impl Tally {

@@ -42,6 +42,13 @@ fn waits_twice_as_long_after_each_failure_and_then_gives_up() {
 }
 
 #[test]
+fn restarts_within_a_pod_are_tries_of_the_job() {
+    let tally = Tally { failed: 1, restarts: 2, ..Tally::default() };
+    let step = next_step(&job(json!({})), &tally, FIRST, Timestamp::UNIX_EPOCH);
+    assert!(matches!(step, Step::Fail { reason, .. } if reason == "BackoffLimitExceeded"));
+}
+
+#[test]
 fn an_image_that_cannot_be_run_is_not_tried_again() {
     let why = ("ImageNotRunnable".to_owned(), "image x".to_owned());
     let tally = Tally { failed: 1, last_failure: Some(why), hopeless: true, ..Tally::default() };
