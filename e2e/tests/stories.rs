@@ -152,6 +152,34 @@ fn a_service_on_a_vm_is_kept_well_with_and_without_its_hub() {
 }
 
 #[test]
+fn a_host_that_never_comes_back_is_given_up_listing_what_stays_behind() {
+    let scratch = scratch();
+    let dir = scratch.path();
+    let hub = Hub::start(dir, Executor::Process);
+    let kubectl = hub.kubectl();
+    let mut agent = Agent::join(&hub, dir, "vm-1", &["platform=vm"], &["shell"], None);
+    kubectl.ok(&["apply", "-f", &path("vm-service/promise.yaml")]);
+    kubectl.wait("promise/web-service", "Available");
+    let port = free_port();
+    kubectl.apply(&web_service(port, "Hello"));
+    kubectl.wait("webservice/hello", "Reconciled");
+    agent.crash();
+    kubectl.ok(&["delete", "webservice/hello", "--wait=false"]);
+    kubectl.until(&["get", "webservice/hello", "-o", "yaml"], |yaml| {
+        yaml.contains("muster agents remove vm-1 --abandon")
+    });
+
+    let removed = hub.muster(&["agents", "remove", "vm-1", "--abandon"]).output().unwrap();
+    let said = String::from_utf8(removed.stdout).unwrap();
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    assert!(said.contains("stays behind on vm-1: request default/hello of promise"), "{said}");
+    kubectl.gone("webservice/hello");
+    kubectl.gone("destination/vm-1");
+    assert_eq!(http_get(port).unwrap(), "Hello\n", "what was given up is not touched");
+    kill_9(service_pid(dir));
+}
+
+#[test]
 fn infrastructure_by_terraform_keeps_its_state_over_crashes() {
     if !has_part("MUSTER_TERRAFORM") {
         return;
