@@ -47,6 +47,17 @@ kubectl() {
     go_program kubectl 1.32.13 k8s.io/kubernetes/cmd/kubectl "$(kubernetes_version 32.13)"
 }
 
+# The newest kubectl that can be had: what people with a fresh laptop bring.
+kubectl_newest() {
+    [ -z "${MUSTER_KUBECTL_NEWEST:-}" ] || { echo "$MUSTER_KUBECTL_NEWEST"; return; }
+    go_program kubectl-newest 1.37.2 k8s.io/kubernetes/cmd/kubectl "$(kubernetes_version 37.2)"
+}
+
+helm() {
+    [ -z "${MUSTER_HELM:-}" ] || { echo "$MUSTER_HELM"; return; }
+    go_program helm 3.22.0 helm.sh/helm/v3/cmd/helm "-s -w"
+}
+
 kube_apiserver() {
     [ -z "${MUSTER_KUBE_APISERVER:-}" ] || { echo "$MUSTER_KUBE_APISERVER"; return; }
     go_program kube-apiserver 1.36.3 k8s.io/kubernetes/cmd/kube-apiserver "$(kubernetes_version 36.3)"
@@ -97,6 +108,9 @@ export_or_lack() { # VARIABLE VALUE PROGRAM CURE
 }
 
 export_or_lack MUSTER_KUBECTL "$(kubectl || true)" kubectl "install kubectl 1.32, or Go to build it"
+export_or_lack MUSTER_KUBECTL_NEWEST "$(kubectl_newest || true)" kubectl-newest \
+    "install Go to build it, or set MUSTER_KUBECTL_NEWEST"
+export_or_lack MUSTER_HELM "$(helm || true)" helm "install Go to build it, or set MUSTER_HELM"
 export_or_lack MUSTER_ETCD "$(etcd || true)" etcd "install Go to build it, or set MUSTER_ETCD"
 export_or_lack MUSTER_KUBE_APISERVER "$(kube_apiserver || true)" kube-apiserver \
     "install Go to build it, or set MUSTER_KUBE_APISERVER"
