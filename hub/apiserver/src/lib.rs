@@ -4,6 +4,30 @@
 //! It knows no kind but Kubernetes' own; everything else comes as CustomResourceDefinitions.
 //! One code path serves all kinds ([`verbs`]); what a built-in kind demands beyond its schema is
 //! in [`rules`]. Reads come from memory, writes are on disk when they are answered ([`store`]).
+//!
+//! # Left out on purpose
+//!
+//! The API is for platforms that have no Kubernetes, not a Kubernetes: a client can tell by what
+//! follows, and by nothing else.
+//!
+//! - **Nothing runs here.** Jobs and pods are records that a runner of the embedding program fills
+//!   in; nodes, services and certificate signing requests are plain data. There is no scheduler, no
+//!   kubelet, no network, and no controller for deployments and their kin, which are not served.
+//!   Of what a pod or a Job says, the schema is checked, and those rules beyond it that a Job of a
+//!   pipeline can break; the rest of Kubernetes' hand-written checks of pods is not there.
+//! - **No `exec`, `attach`, `port-forward`** or proxying.
+//! - **No aggregated API servers, no webhooks** for admission or conversion, no admission policies
+//!   in CEL. Admission is in process ([`Admit`]); versions of a kind convert by `None`.
+//! - **No protobuf or CBOR in answers**: bodies in protobuf are read for built-in kinds, answers are
+//!   JSON or YAML. OpenAPI v2 is JSON only.
+//! - **No priority and fairness**: requests in flight are bounded, and no client is favoured. No
+//!   resource quotas or limit ranges.
+//! - **No audit policy**: one level, metadata, in a log of JSON lines.
+//! - **No storage versions to migrate**: an object is stored as it was written, and served in the
+//!   version asked for.
+//! - **One writer.** A backup is a copy of what is stored; high availability is the same controllers
+//!   on a Kubernetes cluster's own API.
+//! - **No alpha or beta versions** of the built-in kinds.
 
 mod admission;
 mod authn;
