@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Enrol agents, list them, remove them
     Agents(AgentsArgs),
+    /// Make kubeconfigs for people
+    Kubeconfig(KubeconfigArgs),
     /// Try it: a hub and agents on this host, the samples, a live view, until Ctrl-C
     Quickstart(QuickstartArgs),
     /// What the hub's own containers in a pipeline run
@@ -70,6 +72,13 @@ pub(crate) struct HubArgs {
     /// else
     #[arg(long)]
     pub(crate) pipeline_network: bool,
+    /// Where it is logged who asked what of the API, as JSON lines; "off": nowhere [default:
+    /// audit.log in the data directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
+    /// Log what the hub's own controllers ask, too: far more than all else
+    #[arg(long)]
+    pub(crate) audit_own: bool,
     /// Print one line of JSON with addresses and paths when ready
     #[arg(long)]
     pub(crate) print_json: bool,
@@ -261,6 +270,39 @@ pub(crate) struct RemoveArgs {
     /// Do not wait for it: give up what it holds, and list what stays behind
     #[arg(long)]
     pub(crate) abandon: bool,
+}
+
+/// `muster kubeconfig`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct KubeconfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: KubeconfigCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum KubeconfigCommand {
+    /// Make a kubeconfig for a user, with a certificate that ends soon
+    Create(CreateKubeconfigArgs),
+}
+
+/// `muster kubeconfig create`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct CreateKubeconfigArgs {
+    /// The user's name. What he may do is what roles are bound to him or his groups
+    pub(crate) user: String,
+    /// A group that the user is in; may be repeated
+    #[arg(long = "group", value_name = "GROUP")]
+    pub(crate) groups: Vec<String>,
+    /// How long the certificate is good, such as 30m or 24h; at most 2160h (90 days). It cannot
+    /// be called back before
+    #[arg(long, default_value = "24h", value_name = "DURATION")]
+    pub(crate) expires: String,
+    /// The address of the API that the kubeconfig names [default: the one asked now]
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// The file to write (mode 0600) [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// `muster quickstart`.

@@ -10,15 +10,24 @@ use kube::{
 
 use crate::{args::ClientArgs, data_dir};
 
-/// A client, and the namespace of objects that name none.
+/// A client.
 pub(crate) async fn connect(args: &ClientArgs) -> anyhow::Result<Client> {
+    client(config(args).await?)
+}
+
+/// A client that has been configured.
+pub(crate) fn client(config: Config) -> anyhow::Result<Client> {
+    Client::try_from(config).context("cannot make a client of the kubeconfig")
+}
+
+/// What the kubeconfig says.
+pub(crate) async fn config(args: &ClientArgs) -> anyhow::Result<Config> {
     let path = kubeconfig_path(args)?;
     let kubeconfig = Kubeconfig::read_from(&path)
         .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
-        .with_context(|| format!("cannot use the kubeconfig {}", path.display()))?;
-    Client::try_from(config).context("cannot make a client of the kubeconfig")
+        .with_context(|| format!("cannot use the kubeconfig {}", path.display()))
 }
 
 /// The file to use: the flag, `$KUBECONFIG`, a hub on this host, then the user's own.

@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod delete;
 pub(crate) mod explain;
 pub(crate) mod get;
+pub(crate) mod kubeconfig;
 pub(crate) mod logs;
 pub(crate) mod pipeline;
 

@@ -43,6 +43,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::Delete(args) => commands::delete::run(&args, &client).await,
         Command::Logs(args) => commands::logs::run(&args, &client).await,
         Command::Explain(args) => commands::explain::run(&args, &client).await,
+        Command::Kubeconfig(args) => commands::kubeconfig::run(args, &client).await,
         Command::Quickstart(_) => Ok(()),
         Command::Agents(args) => commands::agents::run(args, &client).await,
     }

@@ -12,11 +12,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use kube::Client;
 use muster_api::SYSTEM_NAMESPACE;
-use muster_apiserver::{ApiServer, Config, UserInfo};
+use muster_apiserver::{ApiServer, AuditConfig, Config, UserInfo};
 use muster_control::{ClientFor, Control, ControlConfig, account_name, fleet::Fleet};
 use muster_daemon::{HeldDir, OnError, Shutdown, Tasks, log};
 use muster_gateway::{Gateway, GatewayConfig, PULSE, Ports};
 use muster_runner::{ApiAccess, Executor, ExecutorKind, Runner, RunnerConfig};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -28,15 +29,20 @@ use crate::{
 /// How long parts may take to end: an operator's patience, and systemd's is 90 s.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// The audit log within the data directory, and what stands for none.
+const AUDIT_LOG: &str = "audit.log";
+const AUDIT_OFF: &str = "off";
+
 /// Runs the hub until SIGINT or SIGTERM.
 pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     log::init(log::LogFormat::Text, "warn,muster=info")?;
+    raise_file_limit();
     let tasks = Tasks::new(CancellationToken::new());
     let _shutdown = Shutdown::on_signals(&tasks)?;
     let data = data_dir::open(args.data_dir.clone())?;
     let api_listener = bind("--api-listen", args.api_listen).await?;
     let api_address = api_listener.local_addr()?;
-    let api = open_api(&data, api_address).await?;
+    let api = open_api(&data, &args, api_address).await?;
     let admin = client(&api, UserInfo::admin());
     install::everything(&admin).await?;
 
@@ -77,8 +83,15 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open_api(data: &HeldDir, address: SocketAddr) -> anyhow::Result<ApiServer> {
+async fn open_api(
+    data: &HeldDir,
+    args: &HubArgs,
+    address: SocketAddr,
+) -> anyhow::Result<ApiServer> {
     let mut config = Config::new(data.path().join("api"));
+    let log = args.audit_log.clone().unwrap_or_else(|| data.path().join(AUDIT_LOG));
+    config.audit = (log.as_os_str() != AUDIT_OFF)
+        .then_some(AuditConfig { path: log, own_clients: args.audit_own });
     config.names.push(address.ip().to_string());
     Ok(ApiServer::open(config).await?)
 }
@@ -128,6 +141,16 @@ async fn build_runner(
     };
     let runner = client(api, controller("runner"));
     Ok((Runner::new(runner, executor, config), told.to_owned()))
+}
+
+/// As many open files as may be: each client's connection is one, and the usual limit of 1,024 is
+/// for programs that cannot count further.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::info!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
 }
 
 /// A client within the process, as this user.

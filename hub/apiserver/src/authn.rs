@@ -1,17 +1,19 @@
 //! Who makes a request: a client certificate, a ServiceAccount's token, or nobody. Nobody is
 //! refused: there are no anonymous requests but for health and version.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use jiff::Timestamp;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::{
     rbac::Attributes,
+    request,
     server::Inner,
     service::Caller,
     status::Status,
-    user::{AUTHENTICATED, UserInfo},
+    user::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo, account_of},
 };
 
 const IMPERSONATE_USER: &str = "impersonate-user";
@@ -19,18 +21,36 @@ const IMPERSONATE_GROUP: &str = "impersonate-group";
 const IMPERSONATE_UID: &str = "impersonate-uid";
 const IMPERSONATE_EXTRA: &str = "impersonate-extra-";
 
+/// The group of the rights over parts of identities other than names and groups.
+const AUTHENTICATION: &str = "authentication.k8s.io";
+
+/// Someone who has shown who he is, and until when what he showed is good.
+pub(crate) struct Identity {
+    pub user: UserInfo,
+    pub until: Option<Timestamp>,
+}
+
+/// The user of a client certificate that the handshake has verified, and its end.
+pub(crate) struct Certified {
+    user: Arc<UserInfo>,
+    until: Timestamp,
+}
+
 /// The user of a request.
 pub(crate) fn identify(
     server: &Inner,
     caller: &Caller,
     headers: &HeaderMap,
-) -> Result<UserInfo, Status> {
-    if let Caller::Known(user) = caller {
-        return Ok((**user).clone());
-    }
-    let Caller::Connection(certified) = caller else { return Err(Status::unauthorized()) };
-    if let Some(user) = certified {
-        return Ok((**user).clone());
+) -> Result<Identity, Status> {
+    let peer = match caller {
+        Caller::Known(user) => return Ok(Identity { user: (**user).clone(), until: None }),
+        Caller::Connection(peer) => peer,
+    };
+    // The handshake has checked the certificate once; the connection may outlive it.
+    if let Some(Certified { user, until }) = &peer.certified
+        && Timestamp::now() < *until
+    {
+        return Ok(Identity { user: (**user).clone(), until: Some(*until) });
     }
     let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let (scheme, token) =
@@ -39,84 +59,92 @@ pub(crate) fn identify(
         return Err(Status::unauthorized());
     }
     let reviewed = server.tokens.review(&server.store, token.trim(), &[]);
-    reviewed.map(|(user, _)| user).map_err(|error| {
+    let reviewed = reviewed.map_err(|error| {
         tracing::debug!(%error, "a token was refused");
         Status::unauthorized()
-    })
+    })?;
+    Ok(Identity { user: reviewed.user, until: Some(reviewed.until) })
 }
 
 /// The user of a verified client certificate: its common name, with its organisations as groups.
-pub(crate) fn of_certificate(der: &[u8]) -> Option<UserInfo> {
+pub(crate) fn of_certificate(der: &[u8]) -> Option<Certified> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
     let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
     let organizations = subject.iter_organization().filter_map(|group| group.as_str().ok());
     let groups = organizations.chain([AUTHENTICATED]).map(str::to_owned).collect();
-    Some(UserInfo { name, groups, ..UserInfo::default() })
+    let until = Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()?;
+    Some(Certified { user: Arc::new(UserInfo { name, groups, ..UserInfo::default() }), until })
 }
 
-/// The user on whose behalf a request is made, if its headers say so and its user may.
+/// The user on whose behalf a request is made, if its headers ask for one and its user may;
+/// `None`: it is made on his own.
 pub(crate) fn impersonate(
     server: &Inner,
-    user: UserInfo,
+    user: &UserInfo,
     headers: &HeaderMap,
-) -> Result<UserInfo, Status> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let groups: Vec<String> = headers
-        .get_all(IMPERSONATE_GROUP)
-        .iter()
-        .filter_map(|value| Some(value.to_str().ok()?.to_owned()))
-        .collect();
-    let extra = extra_of(headers);
-    let uid = text(IMPERSONATE_UID).unwrap_or_default();
-    let Some(name) = text(IMPERSONATE_USER).filter(|name| !name.is_empty()) else {
-        if groups.is_empty() && extra.is_empty() && uid.is_empty() {
-            return Ok(user);
-        }
-        return Err(Status::bad_request("impersonation needs the header Impersonate-User"));
+) -> Result<Option<UserInfo>, Status> {
+    let groups = headers.get_all(IMPERSONATE_GROUP).iter();
+    let groups = groups.map(|value| text(IMPERSONATE_GROUP, value)).collect::<Result<_, _>>()?;
+    let one = |name| headers.get(name).map(|value| text(name, value)).transpose();
+    let mut wanted = UserInfo {
+        name: one(IMPERSONATE_USER)?.unwrap_or_default(),
+        uid: one(IMPERSONATE_UID)?.unwrap_or_default(),
+        groups,
+        extra: extra_of(headers)?,
     };
-    let wanted = UserInfo { name: name.to_owned(), uid: uid.to_owned(), groups, extra };
-    check(server, &user, &wanted)?;
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    let mut as_user = wanted;
-    if let Some((namespace, account)) = account
-        && as_user.groups.is_empty()
+    if wanted.name.is_empty() {
+        return match wanted == UserInfo::default() {
+            true => Ok(None),
+            false => Err(Status::bad_request(
+                "requested the impersonation of groups, a uid or extra without the user: send the \
+                 header Impersonate-User, too",
+            )),
+        };
+    }
+    may_become(server, user, &wanted)?;
+    if let Some((namespace, account)) = account_of(&wanted.name)
+        && wanted.groups.is_empty()
     {
-        as_user.groups = UserInfo::service_account(namespace, account).groups;
+        wanted.groups = UserInfo::service_account(namespace, account).groups;
     }
-    if !as_user.in_group(AUTHENTICATED) {
-        as_user.groups.push(AUTHENTICATED.to_owned());
+    let everyone = if wanted.name == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED };
+    if ![AUTHENTICATED, UNAUTHENTICATED].iter().any(|group| wanted.in_group(group)) {
+        wanted.groups.push(everyone.to_owned());
     }
-    Ok(as_user)
+    Ok(Some(wanted))
 }
 
-fn extra_of(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
+/// A header that cannot be read must not be taken for one that is not there: the request would
+/// be made with the rights of who sent it.
+fn text(name: &str, value: &HeaderValue) -> Result<String, Status> {
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(str::to_owned)
+        .map_err(|_| Status::bad_request(format!("the header {name} is not UTF-8")))
+}
+
+fn extra_of(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<String>>, Status> {
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in headers {
-        let key = name.as_str().strip_prefix(IMPERSONATE_EXTRA);
-        if let (Some(key), Ok(value)) = (key, value.to_str()) {
-            let key = key.replace("%2f", "/").replace("%2F", "/");
-            extra.entry(key).or_default().push(value.to_owned());
+        if let Some(key) = name.as_str().strip_prefix(IMPERSONATE_EXTRA) {
+            let key = request::decode(key, false);
+            extra.entry(key).or_default().push(text(name.as_str(), value)?);
         }
     }
-    extra
+    Ok(extra)
 }
 
-/// Each part of the wanted identity needs the right to impersonate it.
-fn check(server: &Inner, user: &UserInfo, wanted: &UserInfo) -> Result<(), Status> {
+/// Each part of another's identity needs the right to impersonate it.
+pub(crate) fn may_become(server: &Inner, user: &UserInfo, wanted: &UserInfo) -> Result<(), Status> {
     let UserInfo { name, uid, groups, extra } = wanted;
     let may = |group: &str, resource: &str, namespace: &str, name: &str| {
         let what = Attributes { verb: "impersonate", group, resource, namespace, name, path: None };
-        match server.authorizer.allows(server, user, &what) {
+        match server.authorizer.allows(server, user, &what).is_some() {
             true => Ok(()),
-            false => Err(Status::forbidden(format!(
-                "{resource} {name:?} is forbidden: User {:?} cannot impersonate resource \
-                 {resource:?} in API group {group:?} at the cluster scope",
-                user.name
-            ))),
+            false => Err(may_not_become(user, &what)),
         }
     };
-    match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+    match account_of(name) {
         Some((namespace, account)) => may("", "serviceaccounts", namespace, account)?,
         None => may("", "users", "", name)?,
     }
@@ -124,12 +152,29 @@ fn check(server: &Inner, user: &UserInfo, wanted: &UserInfo) -> Result<(), Statu
         may("", "groups", "", group)?;
     }
     if !uid.is_empty() {
-        may("authentication.k8s.io", "uids", "", uid)?;
+        may(AUTHENTICATION, "uids", "", uid)?;
     }
     for (key, values) in extra {
         for value in values {
-            may("authentication.k8s.io", &format!("userextras/{key}"), "", value)?;
+            may(AUTHENTICATION, &format!("userextras/{key}"), "", value)?;
         }
     }
     Ok(())
+}
+
+fn may_not_become(user: &UserInfo, what: &Attributes) -> Status {
+    let Attributes { group, resource, namespace, name, .. } = what;
+    let qualified = match *group {
+        "" => (*resource).to_owned(),
+        group => format!("{resource}.{group}"),
+    };
+    let scope = match *namespace {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
+    };
+    Status::forbidden(format!(
+        "{qualified} {name:?} is forbidden: User {:?} cannot impersonate resource {resource:?} in \
+         API group {group:?} {scope}",
+        user.name
+    ))
 }

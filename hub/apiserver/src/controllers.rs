@@ -9,6 +9,7 @@ mod dirty;
 mod events;
 mod garbage;
 mod namespaces;
+mod roles;
 
 use std::{future::Future, hash::Hash, sync::Arc, time::Duration};
 
@@ -33,6 +34,7 @@ pub(crate) fn start(server: &Arc<Inner>) {
     events::start(server);
     garbage::start(server);
     namespaces::start(server);
+    roles::start(server);
 }
 
 /// Runs a controller: looks at each dirty thing, in turn, until the shutdown.

@@ -30,8 +30,10 @@
 //! - **No alpha or beta versions** of the built-in kinds.
 
 mod admission;
+mod audit;
 mod authn;
 mod body;
+mod certify;
 mod controllers;
 pub(crate) mod discovery;
 pub(crate) mod field;
@@ -51,9 +53,11 @@ mod routes;
 mod rules;
 pub(crate) mod schema;
 pub(crate) mod selector;
+mod sending;
 mod serve;
 mod server;
 mod service;
+mod shares;
 pub(crate) mod ssa;
 mod start;
 mod status;
@@ -69,14 +73,18 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use admission::{AdmissionRequest, Admit, Operation};
+pub use audit::AuditConfig;
 pub use body::{Body, BoxError};
+pub use certify::{CertificateRequest, IssuedCertificate, PATH as CERTIFICATES_PATH};
 pub use logs::{LogOptions, LogTarget, PodLogs};
 pub use routes::Mounted;
+pub use serve::Patience;
 pub use service::ApiService;
-pub use start::{Config, KubeconfigError, OpenError, TokenRequestError};
+pub use start::{Config, Kubeconfig, KubeconfigError, OpenError, TokenRequestError};
 pub use status::Status;
 pub use user::{POD_NAME, POD_UID, UserInfo};
 
+use serve::Peer;
 use server::Inner;
 use service::Caller;
 
@@ -105,7 +113,7 @@ impl ApiServer {
     /// The API for callers within the process who must show who they are, as on a connection
     /// without a client certificate: by each request's bearer token.
     pub fn door(&self) -> ApiService {
-        ApiService::new(self.server.clone(), Caller::Connection(None))
+        ApiService::new(self.server.clone(), Caller::Connection(Peer::new(None, None)))
     }
 
     /// Has `rules` asked before writes are committed.
@@ -156,10 +164,13 @@ impl ApiServer {
         start::issue_token(&self.server, namespace, account, pod, life_seconds)
     }
 
-    /// Ends watches, connections and the server's controllers, and closes the database when what
-    /// was accepted before is written. Later writes are refused.
+    /// Ends watches, connections and the server's controllers, and closes the database and the
+    /// audit log when what was accepted before is written. Later writes are refused.
     pub async fn close(&self) {
         self.server.shutdown.cancel();
         self.server.store.close().await;
+        if let Some(audit) = &self.server.audit {
+            audit.close();
+        }
     }
 }

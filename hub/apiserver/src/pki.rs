@@ -1,6 +1,8 @@
 //! The server's own certificate authority: made at the first start, kept in the data directory
 //! (0600), issuing the serving certificate and client certificates.
 
+mod client;
+
 use std::{
     fs,
     io::{self, Write as _},
@@ -10,21 +12,25 @@ use std::{
     sync::Arc,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    SanType,
 };
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::WebPkiClientVerifier,
 };
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Lives of certificates: the CA's bounds everything; the serving certificate is made anew at
 /// each start; an admin's lasts a year.
 const CA_DAYS: i64 = 3650;
 const SERVING_DAYS: i64 = 365;
-const CLIENT_DAYS: i64 = 365;
+const ADMIN_DAYS: i64 = 365;
 
 /// Clocks of clients may be behind by so much.
 const SKEW_SECONDS: i64 = 3600;
@@ -43,7 +49,9 @@ pub(crate) enum PkiError {
 /// The certificate authority and the server's TLS configuration.
 pub(crate) struct Pki {
     ca_pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    /// The authority's name, in DER.
+    name: Vec<u8>,
+    key: KeyPair,
     tls: Arc<ServerConfig>,
 }
 
@@ -76,9 +84,13 @@ impl Pki {
                 pem
             }
         };
-        let issuer = Issuer::from_ca_cert_pem(&ca_pem, key)?;
+        let issuer = Issuer::from_ca_cert_pem(&ca_pem, &key)?;
         let tls = Arc::new(server_config(&ca_pem, &issuer, names)?);
-        Ok(Pki { ca_pem, issuer, tls })
+        let der = der_of(&ca_pem)?;
+        let (_, authority) =
+            X509Certificate::from_der(&der).map_err(|error| PkiError::Tls(error.to_string()))?;
+        let name = authority.subject().as_raw().to_vec();
+        Ok(Pki { ca_pem, name, key, tls })
     }
 
     pub(crate) fn ca_pem(&self) -> &str {
@@ -89,21 +101,47 @@ impl Pki {
         self.tls.clone()
     }
 
-    /// Issues a client certificate for a user in groups.
-    pub(crate) fn issue_client(&self, user: &str, groups: &[&str]) -> Result<Client, PkiError> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, user);
-        for group in groups {
-            params.distinguished_name.push(DnType::OrganizationName, *group);
-        }
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        set_life(&mut params, CLIENT_DAYS);
+    /// Makes a key and a certificate for an administrator.
+    pub(crate) fn issue_admin(&self, user: &str, groups: &[String]) -> Result<Client, PkiError> {
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?.pem();
+        let life = SignedDuration::from_hours(ADMIN_DAYS * 24);
+        let public = key.subject_public_key_info();
+        let certificate = self.certify(user, groups, Timestamp::now() + life, &public)?;
         Ok(Client { certificate, key: key.serialize_pem() })
     }
+
+    /// A certificate (PEM) for a user in groups, for the key (`SubjectPublicKeyInfo`).
+    pub(crate) fn certify(
+        &self,
+        user: &str,
+        groups: &[String],
+        until: Timestamp,
+        key: &[u8],
+    ) -> Result<String, PkiError> {
+        let from = Timestamp::now() - SignedDuration::from_secs(SKEW_SECONDS);
+        let subject = client::Subject { user, groups, from, until, key };
+        Ok(pem(&client::certificate(&subject, &self.name, &self.key)?))
+    }
+}
+
+/// The public key of a certificate signing request (PEM) that was signed with it. Its other
+/// wishes do not count.
+pub(crate) fn requested_key(request: &str) -> Result<Vec<u8>, rcgen::Error> {
+    Ok(CertificateSigningRequestParams::from_pem(request)?.public_key.subject_public_key_info())
+}
+
+/// Letters in a line of PEM (RFC 7468).
+const PEM_LINE: usize = 64;
+
+fn pem(der: &[u8]) -> String {
+    let encoded = STANDARD.encode(der);
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in encoded.as_bytes().chunks(PEM_LINE) {
+        text.extend(line.iter().map(|&letter| char::from(letter)));
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
 }
 
 /// Writes a file that only its owner may read; whole or not at all.
@@ -148,7 +186,7 @@ fn set_life(params: &mut CertificateParams, days: i64) {
 
 fn server_config(
     ca_pem: &str,
-    issuer: &Issuer<'_, KeyPair>,
+    issuer: &Issuer<'_, &KeyPair>,
     names: &[String],
 ) -> Result<ServerConfig, PkiError> {
     let tls = |error: &dyn std::fmt::Display| PkiError::Tls(error.to_string());

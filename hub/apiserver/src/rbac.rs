@@ -2,25 +2,28 @@
 //! What no rule allows is refused; members of `system:masters` may do everything.
 
 pub(crate) mod defaults;
+mod escalation;
 mod policy;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use serde::Deserialize as _;
-use serde_json::Value;
 
-pub(crate) use policy::{Policy, Rule};
+pub(crate) use escalation::{may_bind, may_grant};
+pub(crate) use policy::{Policy, Rule, aggregate};
 
 use crate::{
-    registry::Resource,
-    request::{Target, Verb},
+    request::{Query, Target, Verb},
+    selector::Fields,
     server::Inner,
     status::Status,
     store::State,
     user::{MASTERS, UserInfo},
-    verbs::Call,
 };
+
+pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// The tables that make up the policy.
 const TABLES: [&str; 4] = [
@@ -63,9 +66,18 @@ impl Authorizer {
         compiled
     }
 
-    /// Whether a user may do what he asks.
-    pub(crate) fn allows(&self, server: &Inner, user: &UserInfo, what: &Attributes) -> bool {
-        user.in_group(MASTERS) || self.policy(server).1.allows(user, what)
+    /// Whether a user may do what he asks: by which binding (members of `system:masters` need
+    /// none), or `None`.
+    pub(crate) fn allows(
+        &self,
+        server: &Inner,
+        user: &UserInfo,
+        what: &Attributes,
+    ) -> Option<Arc<str>> {
+        match user.in_group(MASTERS) {
+            true => Some("".into()),
+            false => self.policy(server).1.allows(user, what),
+        }
     }
 }
 
@@ -73,14 +85,16 @@ fn changed_at(state: &State) -> u64 {
     TABLES.iter().map(|table| state.changed_at(table)).max().unwrap_or(0)
 }
 
-/// Refuses a request for a resource that its user may not make.
+/// Refuses a request for a resource that its user may not make; else by which binding he may.
 pub(crate) fn authorize(
     server: &Inner,
     user: &UserInfo,
     verb: Verb,
     target: &Target,
-) -> Result<(), Status> {
+    query: &Query,
+) -> Result<Arc<str>, Status> {
     let resource = target.rbac_resource();
+    let selected = selected_name(verb, query);
     let what = Attributes {
         verb: verb.as_str(),
         group: &target.group,
@@ -90,13 +104,18 @@ pub(crate) fn authorize(
             ("namespaces", None) => target.name.as_deref().unwrap_or_default(),
             (_, namespace) => namespace.as_deref().unwrap_or_default(),
         },
-        name: target.name.as_deref().unwrap_or_default(),
+        name: target.name.as_deref().or(selected.as_deref()).unwrap_or_default(),
         path: None,
     };
-    match server.authorizer.allows(server, user, &what) {
-        true => Ok(()),
-        false => Err(forbidden(user, &what, target)),
-    }
+    let allowed = server.authorizer.allows(server, user, &what);
+    allowed.ok_or_else(|| forbidden(user, &what, target))
+}
+
+/// Who may see one object may list and watch it: by a selector that names it.
+fn selected_name(verb: Verb, query: &Query) -> Option<String> {
+    let of_many = matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+    let fields = query.get("fieldSelector").filter(|_| of_many)?;
+    Some(Fields::parse(fields).ok()?.required("metadata.name")?.to_owned())
 }
 
 fn forbidden(user: &UserInfo, what: &Attributes, target: &Target) -> Status {
@@ -123,104 +142,16 @@ fn forbidden(user: &UserInfo, what: &Attributes, target: &Target) -> Status {
     status
 }
 
-/// Refuses a path that is no resource.
+/// Refuses a path that is no resource; else by which binding he may.
 pub(crate) fn authorize_path(
     server: &Inner,
     user: &UserInfo,
     verb: &str,
     path: &str,
-) -> Result<(), Status> {
+) -> Result<Arc<str>, Status> {
     let what = Attributes { verb, path: Some(path), ..Attributes::default() };
-    match server.authorizer.allows(server, user, &what) {
-        true => Ok(()),
-        false => Err(Status::forbidden(format!(
-            "forbidden: User {:?} cannot {verb} path {path:?}",
-            user.name
-        ))),
-    }
-}
-
-/// A role's rules may be written only by who has all those rights, or the verb `escalate`.
-pub(crate) fn may_grant(call: &Call, rules: &Value) -> Result<(), Status> {
-    let namespace = call.target.namespace.as_deref().unwrap_or_default();
-    if may(call, "escalate", &call.resource, "") {
-        return Ok(());
-    }
-    let missing = missing_rights(call, namespace, rules);
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(escalation(call, "grant", &missing)),
-    }
-}
-
-/// A binding may be written only by who has all rights of the role, or the verb `bind` on it.
-pub(crate) fn may_bind(call: &Call, binding: &Value) -> Result<(), Status> {
-    let role = &binding["roleRef"];
-    let name = role["name"].as_str().unwrap_or_default();
-    let namespace = call.target.namespace.as_deref().unwrap_or_default();
-    let (plural, role_namespace) = match role["kind"].as_str() {
-        Some("ClusterRole") => ("clusterroles", ""),
-        _ => ("roles", namespace),
-    };
-    let registry = call.server.registry();
-    let Some(resource) = registry.find("rbac.authorization.k8s.io", "v1", plural) else {
-        return Ok(());
-    };
-    if may(call, "bind", resource, name) {
-        return Ok(());
-    }
-    let policy = call.server.authorizer.policy(call.server);
-    let Some(rules) = policy.1.rules_of(role_namespace, name) else {
-        return Err(Status::not_found(crate::verbs::about(resource, name)));
-    };
-    let missing: Vec<String> =
-        rules.iter().flat_map(|rule| missing_of(call, namespace, rule)).collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(escalation(call, "bind", &missing)),
-    }
-}
-
-fn may(call: &Call, verb: &str, resource: &Resource, name: &str) -> bool {
-    let what = Attributes {
-        verb,
-        group: &resource.group,
-        resource: &resource.plural,
-        namespace: call.target.namespace.as_deref().unwrap_or_default(),
-        name,
-        path: None,
-    };
-    call.server.authorizer.allows(call.server, call.user, &what)
-}
-
-fn escalation(call: &Call, what: &str, missing: &[String]) -> Status {
-    let name = call.target.name.as_deref().unwrap_or_default();
-    Status::forbidden(format!(
-        "{}.{} {name:?} is forbidden: user {:?} is attempting to {what} RBAC permissions not \
-         currently held: {}",
-        call.resource.plural,
-        call.resource.group,
-        call.user.name,
-        missing.join(", ")
-    ))
-}
-
-fn missing_rights(call: &Call, namespace: &str, rules: &Value) -> Vec<String> {
-    let rules = rules.as_array().into_iter().flatten();
-    let parsed = rules.filter_map(|rule| Rule::deserialize(rule).ok());
-    parsed.flat_map(|rule| missing_of(call, namespace, &rule)).collect()
-}
-
-fn missing_of(call: &Call, namespace: &str, rule: &Rule) -> Vec<String> {
-    rule.each(namespace)
-        .into_iter()
-        .filter(|what| !call.server.authorizer.allows(call.server, call.user, what))
-        .map(|what| match what.path {
-            Some(path) => format!("{{NonResourceURLs:[{path:?}], Verbs:[{:?}]}}", what.verb),
-            None => format!(
-                "{{APIGroups:[{:?}], Resources:[{:?}], Verbs:[{:?}]}}",
-                what.group, what.resource, what.verb
-            ),
-        })
-        .collect()
+    let allowed = server.authorizer.allows(server, user, &what);
+    allowed.ok_or_else(|| {
+        Status::forbidden(format!("forbidden: User {:?} cannot {verb} path {path:?}", user.name))
+    })
 }

@@ -142,7 +142,7 @@ impl Query {
 }
 
 /// Percent-decoding; in queries a `+` is a space. What is not UTF-8 is replaced.
-fn decode(text: &str, plus_is_space: bool) -> String {
+pub(crate) fn decode(text: &str, plus_is_space: bool) -> String {
     if !text.contains(['%', '+']) {
         return text.to_owned();
     }

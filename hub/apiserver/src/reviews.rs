@@ -1,18 +1,21 @@
-//! Kinds whose creation is a question: who am I, may I, whose token is this; and `TokenRequest`.
+//! Kinds whose creation is a question: who am I, may I, whose token is this.
+
+mod token;
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    body::{self, Body},
-    rbac::Attributes,
+    body::Body,
+    field::FieldError,
+    rbac::{Attributes, Rule},
     registry::Review,
     respond,
-    status::Status,
-    tokens::{Ask, LIFE_SECONDS, Named},
-    user::UserInfo,
+    status::{About, Status},
+    user::{MASTERS, UserInfo},
     verbs::Call,
 };
+pub(crate) use token::create as create_token;
 
 pub(crate) fn answer(
     call: &Call<'_>,
@@ -22,11 +25,18 @@ pub(crate) fn answer(
     let (mut value, _) = call.decode(body)?;
     let spec = value["spec"].clone();
     value["status"] = match review {
-        Review::Token => review_token(call, &spec),
-        Review::SelfSubject => json!({"userInfo": user_json(call.user)}),
-        Review::SelfSubjectAccess => review_access(call, call.user, &spec),
-        Review::SubjectAccess => review_access(call, &subject(&spec), &spec),
+        Review::Token => token::review(call, &spec)?,
+        Review::SelfSubject => json!({"userInfo": call.user.to_json()}),
+        Review::SelfSubjectAccess => {
+            check_question(call, &spec, false)?;
+            review_access(call, call.user, &spec)
+        }
+        Review::SubjectAccess => {
+            check_question(call, &spec, true)?;
+            review_access(call, &subject(&spec), &spec)
+        }
         Review::LocalSubjectAccess => {
+            check_question(call, &spec, true)?;
             let namespace = spec["resourceAttributes"]["namespace"].as_str();
             if namespace != call.target.namespace.as_deref() {
                 return Err(Status::bad_request(
@@ -40,69 +50,35 @@ pub(crate) fn answer(
     Ok(respond::object(&call.resource, call.form, StatusCode::CREATED, value.to_string().into()))
 }
 
-/// `POST …/serviceaccounts/NAME/token`: a `TokenRequest`.
-pub(crate) fn create_token(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, Status> {
-    let account = call.current()?;
-    let (mut request, _) = body::decode(call.headers, body, "TokenRequest")?;
-    let spec = &request["spec"];
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let audiences = spec["audiences"].as_array().into_iter().flatten().map(text).collect();
-    let ask = Ask {
-        namespace: account.key.namespace.clone(),
-        account: Named { name: account.key.name.clone(), uid: account.meta.uid.clone() },
-        pod: bound_pod(call, &spec["boundObjectRef"])?,
-        audiences,
-        life_seconds: spec["expirationSeconds"].as_i64().unwrap_or(LIFE_SECONDS),
-    };
-    let (token, expires) =
-        call.server.tokens.issue(ask).map_err(|error| Status::internal(error.to_string()))?;
-    request["apiVersion"] = "authentication.k8s.io/v1".into();
-    request["kind"] = "TokenRequest".into();
-    request["metadata"]["name"] = account.key.name.clone().into();
-    request["metadata"]["namespace"] = account.key.namespace.clone().into();
-    request["metadata"]["creationTimestamp"] = crate::verbs::now().into();
-    let expires = expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    request["status"] = json!({"token": token, "expirationTimestamp": expires});
-    Ok(respond::json_value(StatusCode::CREATED, &request))
-}
-
-fn bound_pod(call: &Call, reference: &Value) -> Result<Option<Named>, Status> {
-    if reference.is_null() {
-        return Ok(None);
-    }
-    if reference["kind"] != "Pod" {
-        return Err(Status::bad_request("spec.boundObjectRef.kind: only Pod is supported"));
-    }
-    let name = reference["name"].as_str().unwrap_or_default();
-    let key = crate::store::Key { kind: "pods".into(), ..call.key_of(name) };
-    let about = crate::status::About { group: "", kind: "pods", name };
-    let pod = call.server.store.get(&key).ok_or_else(|| Status::not_found(about))?;
-    if reference["uid"].as_str().is_some_and(|uid| !uid.is_empty() && uid != pod.meta.uid) {
-        let why = format!(
-            "the UID in the bound object reference ({}) does not match the UID in record ({})",
-            reference["uid"].as_str().unwrap_or_default(),
-            pod.meta.uid
-        );
-        return Err(Status::conflict(about, &why));
-    }
-    let account = pod.value()["spec"]["serviceAccountName"].clone();
-    let own = call.target.name.as_deref().unwrap_or_default();
-    if account.as_str().unwrap_or("default") != own {
-        return Err(Status::bad_request(format!(
-            "pod {name:?} does not run as ServiceAccount {own:?}"
-        )));
-    }
-    Ok(Some(Named { name: name.to_owned(), uid: pod.meta.uid.clone() }))
-}
-
-fn review_token(call: &Call, spec: &Value) -> Value {
-    let token = spec["token"].as_str().unwrap_or_default();
-    let audiences: Vec<String> = strings(&spec["audiences"]);
-    match call.server.tokens.review(&call.server.store, token, &audiences) {
-        Ok((user, audiences)) => {
-            json!({"authenticated": true, "user": user_json(&user), "audiences": audiences})
+/// One thing is asked, about one user.
+fn check_question(call: &Call, spec: &Value, of_other: bool) -> Result<(), Status> {
+    let given = |field: &str| spec[field].is_object();
+    let mut errors = Vec::new();
+    match (given("resourceAttributes"), given("nonResourceAttributes")) {
+        (true, true) => {
+            let detail = "cannot be specified in combination with resourceAttributes";
+            let field = "spec.nonResourceAttributes";
+            errors.push(FieldError::invalid(field, &spec["nonResourceAttributes"], detail));
         }
-        Err(error) => json!({"authenticated": false, "error": error.to_string()}),
+        (false, false) => {
+            let detail = "exactly one of nonResourceAttributes or resourceAttributes must be \
+                          specified";
+            errors.push(FieldError::invalid("spec.resourceAttributes", &Value::Null, detail));
+        }
+        _ => {}
+    }
+    let user = subject(spec);
+    if of_other && user.name.is_empty() && user.groups.is_empty() {
+        let detail = "at least one of user or group must be specified";
+        errors.push(FieldError::invalid("spec.user", &"".into(), detail));
+    }
+    let kind = &call.resource.kind;
+    match errors.is_empty() {
+        true => Ok(()),
+        false => {
+            let about = About { group: &call.resource.group, kind, name: "" };
+            Err(Status::invalid(about, &errors))
+        }
     }
 }
 
@@ -124,27 +100,17 @@ fn review_access(call: &Call, user: &UserInfo, spec: &Value) -> Value {
         path: (!resource.is_object()).then_some(&path),
     };
     match call.server.authorizer.allows(call.server, user, &what) {
-        true => json!({"allowed": true}),
-        false => json!({"allowed": false}),
+        Some(reason) if reason.is_empty() => json!({"allowed": true}),
+        Some(reason) => json!({"allowed": true, "reason": &*reason}),
+        None => json!({"allowed": false}),
     }
 }
 
 fn review_rules(call: &Call, spec: &Value) -> Value {
     let namespace = spec["namespace"].as_str().unwrap_or_default();
     let mut rules = call.server.authorizer.policy(call.server).1.rules_for(call.user, namespace);
-    if call.user.in_group(crate::user::MASTERS) {
-        let all = || vec!["*".to_owned()];
-        rules.push(crate::rbac::Rule {
-            verbs: all(),
-            api_groups: all(),
-            resources: all(),
-            ..Default::default()
-        });
-        rules.push(crate::rbac::Rule {
-            verbs: all(),
-            non_resource_urls: all(),
-            ..Default::default()
-        });
+    if call.user.in_group(MASTERS) {
+        rules.extend(Rule::everything());
     }
     let (paths, resources): (Vec<_>, Vec<_>) =
         rules.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
@@ -164,15 +130,4 @@ fn subject(spec: &Value) -> UserInfo {
 fn strings(list: &Value) -> Vec<String> {
     let items = list.as_array().into_iter().flatten();
     items.filter_map(|item| Some(item.as_str()?.to_owned())).collect()
-}
-
-fn user_json(user: &UserInfo) -> Value {
-    let mut json = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        json["uid"] = user.uid.clone().into();
-    }
-    if !user.extra.is_empty() {
-        json["extra"] = json!(user.extra);
-    }
-    json
 }

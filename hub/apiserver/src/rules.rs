@@ -70,12 +70,8 @@ pub(crate) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Vec<
 /// Nobody may hand out rights that he does not have (RBAC escalation, `bind`).
 pub(crate) fn authorize(call: &Call, object: &Value, old: Option<&Value>) -> Result<(), Status> {
     match call.resource.rules {
-        Rules::Role if old.is_none_or(|old| old["rules"] != object["rules"]) => {
-            rbac::may_grant(call, &object["rules"])
-        }
-        Rules::Binding if old.is_none_or(|old| old["subjects"] != object["subjects"]) => {
-            rbac::may_bind(call, object)
-        }
+        Rules::Role => rbac::may_grant(call, object, old),
+        Rules::Binding => rbac::may_bind(call, object, old),
         _ => Ok(()),
     }
 }

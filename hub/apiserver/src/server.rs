@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admit,
+    audit::Audit,
     logs::PodLogs,
     pki::Pki,
     rbac::Authorizer,
     registry::{DEFINITIONS, Registry},
     routes::Mounted,
+    serve::Patience,
     service::Limits,
     store::{Object, Store},
     tokens::Tokens,
@@ -27,6 +29,8 @@ pub(crate) struct Inner {
     pub pki: Pki,
     pub tokens: Tokens,
     pub limits: Limits,
+    pub audit: Option<Audit>,
+    pub patience: Patience,
     pub pod_logs: OnceLock<Arc<dyn PodLogs>>,
     /// Ends watches and the server's own controllers.
     pub shutdown: CancellationToken,
@@ -38,13 +42,21 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn new(store: Store, pki: Pki, tokens: Tokens) -> Inner {
+    pub(crate) fn new(
+        store: Store,
+        pki: Pki,
+        tokens: Tokens,
+        audit: Option<Audit>,
+        patience: Patience,
+    ) -> Inner {
         let server = Inner {
             store,
             authorizer: Authorizer::default(),
             pki,
             tokens,
             limits: Limits::default(),
+            audit,
+            patience,
             pod_logs: OnceLock::new(),
             shutdown: CancellationToken::new(),
             registry: ArcSwap::from_pointee(Registry::builtin()),

@@ -3,23 +3,34 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Request, Response, header::CACHE_CONTROL, request::Parts};
-use tokio::sync::Semaphore;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, header::CACHE_CONTROL, request::Parts,
+};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Sleep, sleep, timeout};
 
 use crate::{
+    audit::{Notes, Seen},
     authn,
-    body::{self, Body, BoxError},
-    rbac,
+    body::{self, Body, BoxError, REQUEST_BYTES_MAX},
+    certify, rbac,
     request::{Query, Target, Verb},
     respond::{self, Form},
     routes,
+    sending::{PIECE_BYTES, Sending},
+    serve::Peer,
     server::Inner,
+    shares::{Share, Shares},
     status::Status,
     user::UserInfo,
     verbs::{self, Call},
@@ -30,17 +41,46 @@ use crate::{
 const READS_IN_FLIGHT_MAX: usize = 400;
 const WRITES_IN_FLIGHT_MAX: usize = 200;
 
-/// How many more requests may be in flight.
+/// Bytes of bodies that are being read and worked on; in memory a parsed one is several times as
+/// large.
+const BODY_KIB_MAX: usize = 64 * 1024;
+
+/// Bytes of long answers that clients have not yet taken.
+const ANSWER_KIB_MAX: usize = 256 * 1024;
+
+/// Watches and logs that are followed: each some KiB.
+const STREAMS_MAX: usize = 16 * 1024;
+
+/// Connections: each costs a task and buffers of about 50 KiB, so 200 MiB at most.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
+
+const KIB: usize = 1024;
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// What clients on sockets share; one user may hold a part of it.
 pub(crate) struct Limits {
-    reads: Semaphore,
-    writes: Semaphore,
+    reads: Shares,
+    writes: Shares,
+    body_kib: Shares,
+    answer_kib: Shares,
+    streams: Shares,
+    pub(crate) connections: Shares,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
+        // Of what is asked for in passing, half for one user; of what is held, three quarters:
+        // one client with 2,000 watches is no enemy.
+        let half = |max| Shares::new(max, max / 2);
+        let most = |max| Shares::new(max, max / 4 * 3);
         Limits {
-            reads: Semaphore::new(READS_IN_FLIGHT_MAX),
-            writes: Semaphore::new(WRITES_IN_FLIGHT_MAX),
+            reads: half(READS_IN_FLIGHT_MAX),
+            writes: half(WRITES_IN_FLIGHT_MAX),
+            body_kib: half(BODY_KIB_MAX),
+            answer_kib: half(ANSWER_KIB_MAX),
+            streams: most(STREAMS_MAX),
+            connections: most(CONNECTIONS_MAX),
         }
     }
 }
@@ -51,7 +91,7 @@ pub(crate) enum Caller {
     /// A client within the process: this user, always.
     Known(Arc<UserInfo>),
     /// A connection: the user of its client certificate, if it has one; else the request's token.
-    Connection(Option<Arc<UserInfo>>),
+    Connection(Arc<Peer>),
 }
 
 /// The API as a [`tower::Service`] for one caller: for `kube::Client::new` and for hyper.
@@ -84,17 +124,106 @@ where
         let ApiService { server, caller } = self.clone();
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let answer = handle(&server, &caller, parts, body).await;
-            Ok(finish(answer))
+            Ok(answer(&server, &caller, parts, body).await)
         })
     }
 }
 
-fn finish(answer: Result<Response<Body>, Status>) -> Response<Body> {
-    let mut response = answer.unwrap_or_else(|status| respond::failure(&status));
-    let no_cache = HeaderValue::from_static("no-cache, private");
-    response.headers_mut().entry(CACHE_CONTROL).or_insert(no_cache);
-    response
+/// What becomes known of a request on its way.
+struct Course {
+    seen: Seen,
+    /// Whose shares it takes: the user who has shown who he is, whomever he impersonates.
+    user: String,
+    /// When what he has shown ends.
+    until: Option<Timestamp>,
+}
+
+async fn answer<B>(server: &Arc<Inner>, caller: &Caller, parts: Parts, body: B) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    let (remote, own) = match caller {
+        Caller::Known(_) => (None, true),
+        Caller::Connection(peer) => (peer.remote, false),
+    };
+    let seen = Seen::begin(server, &parts, remote, own);
+    let mut course = Course { seen, user: String::new(), until: None };
+    let outcome = match caller {
+        Caller::Known(_) => handle(server, caller, parts, body, &mut course).await,
+        Caller::Connection(peer) => {
+            let _underway = peer.begin_request();
+            match limit(&parts, server.patience.request) {
+                Ok(limit) => timeout(limit, handle(server, caller, parts, body, &mut course))
+                    .await
+                    .unwrap_or_else(|_| Err(Status::timeout())),
+                Err(status) => Err(status),
+            }
+        }
+    };
+    finish(server, caller, course, outcome)
+}
+
+/// How long a request may take: as it says itself, and no longer than any may.
+fn limit(parts: &Parts, most: Duration) -> Result<Duration, Status> {
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let Some(asked) = query.get("timeout") else { return Ok(most) };
+    let asked = asked.parse::<SignedDuration>().ok().and_then(|asked| asked.try_into().ok());
+    let asked: Duration = asked.ok_or_else(|| {
+        Status::bad_request("invalid timeout specified in the request URL: write it as 30s")
+    })?;
+    Ok(if asked.is_zero() { most } else { asked.min(most) })
+}
+
+fn finish(
+    server: &Inner,
+    caller: &Caller,
+    course: Course,
+    outcome: Result<Response<Body>, Status>,
+) -> Response<Body> {
+    let Course { mut seen, user, until } = course;
+    let own = matches!(caller, Caller::Known(_));
+    let held = outcome.and_then(|response| match own {
+        true => Ok((response, None)),
+        false => server.limits.hold(&user, &response).map(|share| (response, share)),
+    });
+    let (mut response, share, refusal) = match held {
+        Ok((response, share)) => (response, share, None),
+        Err(status) => (respond::failure(&status), None, Some(status)),
+    };
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    if let Ok(id) = HeaderValue::from_str(&seen.id) {
+        headers.insert(AUDIT_ID, id);
+    }
+    if let Some(Notes(notes)) = response.extensions_mut().remove() {
+        for (key, value) in notes {
+            seen.note(key, value);
+        }
+    }
+    seen.answered(response.status(), refusal.as_ref());
+    let streams = response.body().size_hint().exact().is_none();
+    let peer = match caller {
+        Caller::Connection(peer) if is_long(&response) => peer.clone(),
+        Caller::Known(_) if streams && seen.is_told() => Peer::new(None, None),
+        _ => return response,
+    };
+    if streams {
+        seen.started();
+    }
+    let until = until.filter(|_| streams).map(sleep_until);
+    response.map(|body| Sending::new(body, &peer, share, until, Some(seen)).boxed_unsync())
+}
+
+/// It is not handed over in one piece.
+fn is_long(response: &Response<Body>) -> bool {
+    response.body().size_hint().exact().is_none_or(|length| length > PIECE_BYTES as u64)
+}
+
+/// What a credential was shown for ends with it.
+fn sleep_until(until: Timestamp) -> Pin<Box<Sleep>> {
+    let left = until.duration_since(Timestamp::now());
+    Box::pin(sleep(left.try_into().unwrap_or_default()))
 }
 
 async fn handle<B>(
@@ -102,6 +231,7 @@ async fn handle<B>(
     caller: &Caller,
     parts: Parts,
     body: B,
+    course: &mut Course,
 ) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = Bytes> + Send,
@@ -109,23 +239,21 @@ where
 {
     let path = parts.uri.path();
     if let Some(response) = routes::open_to_all(path) {
+        course.seen.leave_out();
         return Ok(response);
     }
-    let user = authn::identify(server, caller, &parts.headers)?;
-    let user = authn::impersonate(server, user, &parts.headers)?;
-    if let Some(handler) = server.mounted(path) {
-        return routes::mounted(handler, user, parts, body).await;
-    }
+    let user = identify(server, caller, &parts.headers, course)?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
-    let Some(target) = Target::parse(path) else {
-        rbac::authorize_path(server, &user, &parts.method.as_str().to_lowercase(), path)?;
-        return Ok(routes::published(server, path, &parts));
+    let Some(target) = Target::parse(path).filter(|_| server.mounted(path).is_none()) else {
+        return handle_path(server, user, parts, body, course).await;
     };
     let Some(verb) = Verb::of(&parts.method, &target, &query) else {
         return Err(Status::method_not_allowed("the server does not know this method"));
     };
-    let _permit = admit(server, caller, verb)?;
-    rbac::authorize(server, &user, verb, &target)?;
+    course.seen.object(verb.as_str(), &target);
+    let decision = rbac::authorize(server, &user, verb, &target, &query);
+    course.decided(decision)?;
+    let _permit = server.limits.admit(caller, &course.user, verb)?;
     let registry = server.registry();
     let Some(resource) = registry.find(&target.group, &target.version, &target.plural) else {
         return Ok(respond::page_not_found());
@@ -135,7 +263,10 @@ where
         return Ok(respond::page_not_found());
     }
     let form = Form::negotiate(&parts.headers, query.get("includeObject"))?;
-    let body = if verb.reads() { Bytes::new() } else { body::read(body).await? };
+    let (_room, body) = match verb.reads() {
+        true => (None, Bytes::new()),
+        false => server.limits.read(caller, &course.user, body).await?,
+    };
     let call = Call {
         server,
         user: &user,
@@ -148,19 +279,117 @@ where
     verbs::answer(&call, verb, body).await
 }
 
-/// Requests from sockets are bounded; the server's own controllers bound themselves.
-fn admit<'s>(
-    server: &'s Inner,
+/// Who is it, and on whose behalf.
+fn identify(
+    server: &Arc<Inner>,
     caller: &Caller,
-    verb: Verb,
-) -> Result<Option<tokio::sync::SemaphorePermit<'s>>, Status> {
-    if matches!(caller, Caller::Known(_)) {
-        return Ok(None);
+    headers: &HeaderMap,
+    course: &mut Course,
+) -> Result<UserInfo, Status> {
+    let identity = authn::identify(server, caller, headers)?;
+    course.seen.user(&identity.user);
+    course.user.clone_from(&identity.user.name);
+    course.until = identity.until;
+    if let Caller::Connection(peer) = caller
+        && !peer.is_of(&identity.user, &server.limits.connections)
+    {
+        return Err(Status::too_many_requests("this user has too many connections"));
     }
-    let Limits { reads, writes } = &server.limits;
-    let permits = if verb.reads() { reads } else { writes };
-    let full = |_| Status::too_many_requests("Too many requests, please try again later.");
-    permits.try_acquire().map(Some).map_err(full)
+    let Some(other) = authn::impersonate(server, &identity.user, headers)? else {
+        return Ok(identity.user);
+    };
+    course.seen.impersonated(&other);
+    Ok(other)
+}
+
+/// What is no resource.
+async fn handle_path<B>(
+    server: &Arc<Inner>,
+    user: UserInfo,
+    parts: Parts,
+    body: B,
+    course: &mut Course,
+) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    let path = parts.uri.path();
+    if let Some(handler) = server.mounted(path) {
+        return routes::mounted(handler, user, parts, body).await;
+    }
+    let verb = parts.method.as_str().to_lowercase();
+    course.decided(rbac::authorize_path(server, &user, &verb, path))?;
+    match (path, verb.as_str()) {
+        (certify::PATH, "post") => certify::answer(server, &user, body::read(body).await?),
+        _ => Ok(routes::published(server, path, &parts)),
+    }
+}
+
+impl Course {
+    /// Notes what the policy says of the request.
+    fn decided(&mut self, decision: Result<Arc<str>, Status>) -> Result<(), Status> {
+        let (decided, outcome) = match decision {
+            Ok(reason) => {
+                self.seen.note("authorization.k8s.io/reason", &*reason);
+                ("allow", Ok(()))
+            }
+            Err(status) => ("forbid", Err(status)),
+        };
+        self.seen.note("authorization.k8s.io/decision", decided);
+        outcome
+    }
+}
+
+impl Limits {
+    /// A place among the requests in flight; the server's own controllers bound themselves.
+    fn admit(&self, caller: &Caller, user: &str, verb: Verb) -> Result<Option<Share>, Status> {
+        if matches!(caller, Caller::Known(_)) {
+            return Ok(None);
+        }
+        let places = if verb.reads() { &self.reads } else { &self.writes };
+        places.take(user, 1).map(Some).ok_or_else(too_many)
+    }
+
+    /// Reads a body when there is room for it; the room is kept until the request is answered.
+    async fn read<B>(
+        &self,
+        caller: &Caller,
+        user: &str,
+        body: B,
+    ) -> Result<(Option<Share>, Bytes), Status>
+    where
+        B: http_body::Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        if matches!(caller, Caller::Known(_)) {
+            return Ok((None, body::read(body).await?));
+        }
+        let most = REQUEST_BYTES_MAX as u64;
+        let length = body.size_hint().upper().unwrap_or(most).min(most) as usize;
+        let room = self.body_kib.take(user, length.div_ceil(KIB)).ok_or_else(too_many)?;
+        Ok((Some(room), body::read(body).await?))
+    }
+
+    /// Counts an answer that is not handed over at once.
+    fn hold(&self, user: &str, response: &Response<Body>) -> Result<Option<Share>, Status> {
+        if !is_long(response) {
+            return Ok(None);
+        }
+        let share = match response.body().size_hint().exact() {
+            None => self.streams.take(user, 1),
+            // A longer one than the share allows is answered, too, if nothing else is.
+            Some(length) => {
+                let kib = (length as usize).div_ceil(KIB).min(ANSWER_KIB_MAX / 2);
+                self.answer_kib.take(user, kib)
+            }
+        };
+        share.map(Some).ok_or_else(too_many)
+    }
+}
+
+fn too_many() -> Status {
+    Status::too_many_requests("Too many requests, please try again later.")
 }
 
 /// Has the server itself make a request, as its operator: for its controllers and its start.

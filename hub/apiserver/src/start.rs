@@ -13,16 +13,18 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    audit::{Audit, AuditConfig, AuditError},
     controllers,
     pki::{self, Pki, PkiError},
     rbac,
+    serve::Patience,
     server::Inner,
     service,
     status::Status,
     store::{DiskError, Key, Store},
-    tokens::{Ask, Named, TokenError, Tokens},
+    tokens::{Ask, BoundTo, Named, TokenError, Tokens},
     user::MASTERS,
-    verbs,
+    verbs::{self, Part},
 };
 
 /// Namespaces that every cluster has.
@@ -35,12 +37,21 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Names and addresses, besides the loopback ones, under which clients reach it.
     pub names: Vec<String>,
+    /// Where it is logged who did what; `None`: nowhere.
+    pub audit: Option<AuditConfig>,
+    /// How long clients on sockets are waited for.
+    pub patience: Patience,
 }
 
 impl Config {
     /// A server in that directory, reached by loopback alone.
     pub fn new(data_dir: impl Into<PathBuf>) -> Config {
-        Config { data_dir: data_dir.into(), names: Vec::new() }
+        Config {
+            data_dir: data_dir.into(),
+            names: Vec::new(),
+            audit: None,
+            patience: Patience::default(),
+        }
     }
 }
 
@@ -62,6 +73,8 @@ enum OpenCause {
     Pki(#[from] PkiError),
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("cannot make {what}: {status}")]
     Default { what: String, status: Box<Status> },
 }
@@ -98,12 +111,13 @@ pub(crate) async fn open(config: Config) -> Result<(Arc<Inner>, Running), OpenEr
 }
 
 async fn open_in(config: Config) -> Result<(Arc<Inner>, Running), OpenCause> {
-    let Config { data_dir, names } = config;
+    let Config { data_dir, names, audit, patience } = config;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&data_dir)?;
     let pki = Pki::open(&data_dir.join("pki"), &names)?;
     let tokens = Tokens::open(&data_dir.join("pki").join("service-accounts.key"))?;
     let store = Store::open(&data_dir.join("api.redb"))?;
-    let server = Arc::new(Inner::new(store, pki, tokens));
+    let audit = audit.map(|audit| Audit::open(&audit)).transpose()?;
+    let server = Arc::new(Inner::new(store, pki, tokens, audit, patience));
     let running = Running(server.shutdown.clone());
     make_defaults(&server).await?;
     controllers::start(&server);
@@ -122,7 +136,7 @@ async fn make_defaults(server: &Arc<Inner>) -> Result<(), OpenCause> {
     let all = NAMESPACES
         .into_iter()
         .map(namespace)
-        .chain(roles.map(|(plural, object)| ("rbac.authorization.k8s.io", plural, object)));
+        .chain(roles.map(|(plural, object)| (rbac::GROUP, plural, object)));
     // All at once: they share the disk's flushes.
     let made = all.map(|(group, plural, object)| async move {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
@@ -151,8 +165,17 @@ async fn make(server: &Arc<Inner>, group: &str, plural: &str, object: Value) -> 
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     let (namespace, name) = (text("namespace"), text("name"));
     let key = Key { kind: resource.store.clone(), namespace: namespace.clone(), name };
-    if server.store.get(&key).is_some() {
-        return Ok(());
+    if let Some(existing) = server.store.get(&key) {
+        let (name, uid) = (&key.name, &existing.meta.uid);
+        if group != rbac::GROUP || !rbac::defaults::complete(&mut existing.value(), &object) {
+            return Ok(());
+        }
+        let complete = |value: &mut Value| {
+            rbac::defaults::complete(value, &object);
+        };
+        let edit =
+            async |call: &verbs::Call<'_>| verbs::edit(call, Part::Main, uid, complete).await;
+        return service::internal(server, resource, &namespace, name, edit).await;
     }
     let make = async |call: &verbs::Call<'_>| verbs::make(call, object).await;
     service::internal(server, resource, &namespace, "", make).await
@@ -172,30 +195,58 @@ fn own_service() -> Value {
     })
 }
 
+/// What a kubeconfig says: one cluster, one user, one context.
+#[derive(Debug, Clone)]
+pub struct Kubeconfig<'a> {
+    /// The address, with its scheme.
+    pub server: &'a str,
+    /// The certificate of the authority that signs the server's, in PEM.
+    pub authority: &'a str,
+    /// The user's name.
+    pub user: &'a str,
+    /// His certificate, in PEM.
+    pub certificate: &'a str,
+    /// Its key, in PEM: a secret.
+    pub key: &'a str,
+}
+
+impl Kubeconfig<'_> {
+    /// The file's content: JSON, which is YAML, and every reader of kubeconfigs takes it.
+    pub fn render(&self) -> String {
+        let Kubeconfig { server, authority, user, certificate, key } = self;
+        let encode = |pem: &str| STANDARD.encode(pem);
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "muster", "cluster": {
+                "server": server, "certificate-authority-data": encode(authority),
+            }}],
+            "users": [{"name": user, "user": {
+                "client-certificate-data": encode(certificate), "client-key-data": encode(key),
+            }}],
+            "contexts": [{"name": "muster", "context": {"cluster": "muster", "user": user}}],
+            "current-context": "muster",
+        });
+        format!("{config:#}\n")
+    }
+}
+
 pub(crate) fn write_admin_kubeconfig(
     server: &Inner,
     path: &Path,
     addr: SocketAddr,
 ) -> Result<(), KubeconfigError> {
     let failed = |cause| KubeconfigError { path: path.to_owned(), cause };
-    let client = server.pki.issue_client("muster-admin", &[MASTERS]).map_err(failed)?;
-    let encode = |pem: &str| STANDARD.encode(pem);
-    let config = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "muster", "cluster": {
-            "server": format!("https://{addr}"),
-            "certificate-authority-data": encode(server.pki.ca_pem()),
-        }}],
-        "users": [{"name": "admin", "user": {
-            "client-certificate-data": encode(&client.certificate),
-            "client-key-data": encode(&client.key),
-        }}],
-        "contexts": [{"name": "muster", "context": {"cluster": "muster", "user": "admin"}}],
-        "current-context": "muster",
-    });
-    // JSON is YAML, and every reader of kubeconfigs takes it.
-    pki::write_private(path, format!("{config:#}\n").as_bytes()).map_err(failed)
+    let user = "muster-admin";
+    let client = server.pki.issue_admin(user, &[MASTERS.to_owned()]).map_err(failed)?;
+    let config = Kubeconfig {
+        server: &format!("https://{addr}"),
+        authority: server.pki.ca_pem(),
+        user,
+        certificate: &client.certificate,
+        key: &client.key,
+    };
+    pki::write_private(path, config.render().as_bytes()).map_err(failed)
 }
 
 pub(crate) fn issue_token(
@@ -219,7 +270,7 @@ pub(crate) fn issue_token(
     let ask = Ask {
         namespace: namespace.to_owned(),
         account: find("serviceaccounts", "ServiceAccount", account)?,
-        pod: pod.map(|pod| find("pods", "pod", pod)).transpose()?,
+        bound: pod.map(|pod| find("pods", "pod", pod).map(BoundTo::Pod)).transpose()?,
         audiences: Vec::new(),
         life_seconds,
     };

@@ -138,6 +138,12 @@ impl Status {
         status
     }
 
+    /// The time that a request may take is over; a write may have happened all the same.
+    pub(crate) fn timeout() -> Status {
+        let message = "Timeout: request did not complete within the allotted timeout";
+        Status::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Status {
         let mut status =
             Status::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);

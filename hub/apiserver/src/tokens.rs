@@ -1,5 +1,5 @@
-//! Tokens of ServiceAccounts: JWTs signed with ES256, bound to an account and maybe to a pod,
-//! valid only while both exist (KEP-1205). The server keeps no list of them.
+//! Tokens of ServiceAccounts: JWTs signed with ES256, bound to an account and maybe to a pod or a
+//! Secret, valid only while both exist (KEP-1205). The server keeps no list of them.
 
 use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::OpenOptionsExt, path::Path};
 
@@ -14,8 +14,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    store::{Key, Store},
-    user::{AUTHENTICATED, POD_NAME, POD_UID, UserInfo},
+    store::{Key, Object, Store},
+    user::{POD_NAME, POD_UID, UserInfo},
 };
 
 /// Who issues the tokens, and for whom, if nothing else is asked for.
@@ -24,8 +24,15 @@ pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// A token's life, in seconds: default, and bounds (Kubernetes': 1 hour, 10 minutes; the upper
 /// bound is ours: nobody needs a bound token for longer than two days).
 pub(crate) const LIFE_SECONDS: i64 = 3600;
-const LIFE_SECONDS_MIN: i64 = 600;
-const LIFE_SECONDS_MAX: i64 = 48 * 3600;
+pub(crate) const LIFE_SECONDS_MIN: i64 = 600;
+pub(crate) const LIFE_SECONDS_MAX: i64 = 48 * 3600;
+
+/// What a token is bound to may be on its way out for so long: a pod that is being ended still
+/// needs its token (Kubernetes' own leeway).
+const LEAVING_SECONDS: i64 = 60;
+
+/// Longer ones are not looked at; those made here have about 1 KiB.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// Why a token is not accepted, or cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +72,8 @@ struct Bound {
     serviceaccount: Named,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<Named>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<Named>,
 }
 
 /// Something that a token is bound to.
@@ -74,11 +83,24 @@ pub(crate) struct Named {
     pub uid: String,
 }
 
+/// What a token ends with, besides its account.
+pub(crate) enum BoundTo {
+    Pod(Named),
+    Secret(Named),
+}
+
+/// The user of a token, which of the wanted audiences it is for, and when it ends.
+pub(crate) struct Reviewed {
+    pub user: UserInfo,
+    pub audiences: Vec<String>,
+    pub until: jiff::Timestamp,
+}
+
 /// What a token is asked for.
 pub(crate) struct Ask {
     pub namespace: String,
     pub account: Named,
-    pub pod: Option<Named>,
+    pub bound: Option<BoundTo>,
     /// Empty: the API itself.
     pub audiences: Vec<String>,
     pub life_seconds: i64,
@@ -122,6 +144,11 @@ impl Tokens {
     pub(crate) fn issue(&self, ask: Ask) -> Result<(String, jiff::Timestamp), TokenError> {
         let now = jiff::Timestamp::now().as_second();
         let exp = now + ask.life_seconds.clamp(LIFE_SECONDS_MIN, LIFE_SECONDS_MAX);
+        let (pod, secret) = match ask.bound {
+            Some(BoundTo::Pod(pod)) => (Some(pod), None),
+            Some(BoundTo::Secret(secret)) => (None, Some(secret)),
+            None => (None, None),
+        };
         let aud = match ask.audiences.is_empty() {
             true => vec![ISSUER.to_owned()],
             false => ask.audiences,
@@ -134,36 +161,43 @@ impl Tokens {
             jti: uuid::Uuid::new_v4().to_string(),
             nbf: now,
             sub: format!("system:serviceaccount:{}:{}", ask.namespace, ask.account.name),
-            bound: Bound { namespace: ask.namespace, serviceaccount: ask.account, pod: ask.pod },
+            bound: Bound { namespace: ask.namespace, serviceaccount: ask.account, pod, secret },
         };
-        let payload = serde_json::to_vec(&claims).map_err(|_| TokenError::Sign)?;
+        let expires = jiff::Timestamp::from_second(exp).map_err(|_| TokenError::Sign)?;
+        Ok((self.sign(&claims)?, expires))
+    }
+
+    fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
+        let payload = serde_json::to_vec(claims).map_err(|_| TokenError::Sign)?;
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let signed = format!("{}.{}", encode(br#"{"alg":"ES256","typ":"JWT"}"#), encode(&payload));
         let signature =
             self.key.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| TokenError::Sign)?;
-        let expires = jiff::Timestamp::from_second(exp).map_err(|_| TokenError::Sign)?;
-        Ok((format!("{signed}.{}", encode(signature.as_ref())), expires))
+        Ok(format!("{signed}.{}", encode(signature.as_ref())))
     }
 
-    /// The user of a token, and which of the wanted audiences (none: the API itself) it is for.
+    /// Checks a token for the wanted audiences (none: the API itself).
     pub(crate) fn review(
         &self,
         store: &Store,
         token: &str,
         audiences: &[String],
-    ) -> Result<(UserInfo, Vec<String>), TokenError> {
+    ) -> Result<Reviewed, TokenError> {
         let claims = self.verify(token)?;
         let wanted = match audiences {
             [] => vec![ISSUER.to_owned()],
             audiences => audiences.to_vec(),
         };
-        let matched: Vec<String> =
+        let audiences: Vec<String> =
             wanted.into_iter().filter(|audience| claims.aud.contains(audience)).collect();
-        if matched.is_empty() {
+        if audiences.is_empty() {
             return Err(TokenError::Audience);
         }
-        let Bound { namespace, serviceaccount, pod } = claims.bound;
+        let Bound { namespace, serviceaccount, pod, secret } = claims.bound;
         check_exists(store, "serviceaccounts", &namespace, &serviceaccount, "ServiceAccount")?;
+        if let Some(secret) = secret {
+            check_exists(store, "secrets", &namespace, &secret, "Secret")?;
+        }
         let mut user = UserInfo::service_account(&namespace, &serviceaccount.name);
         user.uid = serviceaccount.uid;
         let mut extra = BTreeMap::new();
@@ -175,11 +209,14 @@ impl Tokens {
         let credential = format!("JTI={}", claims.jti);
         extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![credential]);
         user.extra = extra;
-        debug_assert!(user.in_group(AUTHENTICATED));
-        Ok((user, matched))
+        let until = jiff::Timestamp::from_second(claims.exp).map_err(|_| TokenError::Malformed)?;
+        Ok(Reviewed { user, audiences, until })
     }
 
     fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::Malformed);
+        }
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (_, payload) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| TokenError::Malformed);
@@ -206,7 +243,75 @@ fn check_exists(
 ) -> Result<(), TokenError> {
     let key = Key { kind: kind.into(), namespace: namespace.to_owned(), name: bound.name.clone() };
     match store.get(&key) {
-        Some(object) if object.meta.uid == bound.uid => Ok(()),
+        Some(object) if object.meta.uid == bound.uid && !has_left(&object) => Ok(()),
         _ => Err(TokenError::Unbound(what)),
+    }
+}
+
+/// It was to be deleted at a time that is over.
+fn has_left(object: &Object) -> bool {
+    let Some(deleted) = &object.meta.deletion_timestamp else { return false };
+    let leaving = |deleted: jiff::Timestamp| deleted.as_second() + LEAVING_SECONDS;
+    let now = jiff::Timestamp::now().as_second();
+    deleted.parse().map_or(true, |deleted| leaving(deleted) < now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask() -> Ask {
+        Ask {
+            namespace: "team".to_owned(),
+            account: Named { name: "bot".to_owned(), uid: "1".to_owned() },
+            bound: None,
+            audiences: Vec::new(),
+            life_seconds: LIFE_SECONDS,
+        }
+    }
+
+    fn tokens() -> Tokens {
+        let dir = tempfile::tempdir().unwrap();
+        Tokens::open(&dir.path().join("key")).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_good_with_its_own_key_and_unchanged() {
+        let tokens = tokens();
+        let (token, _) = tokens.issue(ask()).unwrap();
+        assert_eq!(tokens.verify(&token).unwrap().sub, "system:serviceaccount:team:bot");
+        assert!(matches!(self::tokens().verify(&token), Err(TokenError::Signature)));
+        let parts: Vec<&str> = token.split('.').collect();
+        let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap();
+        let other = URL_SAFE_NO_PAD.encode(claims.replace("team:bot", "team:top"));
+        let forged = format!("{}.{other}.{}", parts[0], parts[2]);
+        assert!(matches!(tokens.verify(&forged), Err(TokenError::Signature)));
+        let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
+        for unsigned in [format!("{none}.{}.", parts[1]), format!("{none}.{}", parts[1])] {
+            assert!(tokens.verify(&unsigned).is_err(), "{unsigned}");
+        }
+        assert!(matches!(
+            tokens.verify("a.b.c"),
+            Err(TokenError::Malformed | TokenError::Signature)
+        ));
+        let long = "a".repeat(TOKEN_BYTES_MAX + 1);
+        assert!(matches!(tokens.verify(&long), Err(TokenError::Malformed)));
+    }
+
+    #[test]
+    fn a_token_ends() {
+        let tokens = tokens();
+        let mut claims = tokens.verify(&tokens.issue(ask()).unwrap().0).unwrap();
+        claims.exp = jiff::Timestamp::now().as_second() - 1;
+        let token = tokens.sign(&claims).unwrap();
+        assert!(matches!(tokens.verify(&token), Err(TokenError::Expired)));
+    }
+
+    #[test]
+    fn a_key_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let (token, _) = Tokens::open(&path).unwrap().issue(ask()).unwrap();
+        Tokens::open(&path).unwrap().verify(&token).unwrap();
     }
 }

@@ -2,11 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 /// Members may do everything; it cannot be taken away by deleting a role (Kubernetes' own rule).
 pub(crate) const MASTERS: &str = "system:masters";
 
 /// Everyone who proved who they are.
 pub(crate) const AUTHENTICATED: &str = "system:authenticated";
+
+/// Who did not, and their group. Nobody is served as such; it can be asked what they may.
+pub(crate) const ANONYMOUS: &str = "system:anonymous";
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
+
+/// What names of ServiceAccounts begin with.
+const ACCOUNT: &str = "system:serviceaccount:";
 
 /// The pod that a token is bound to, in [`UserInfo::extra`].
 pub const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
@@ -32,7 +41,7 @@ impl UserInfo {
     /// A ServiceAccount, as its token would say.
     pub fn service_account(namespace: &str, name: &str) -> UserInfo {
         let mut user = UserInfo::with_groups("", &["system:serviceaccounts", "", AUTHENTICATED]);
-        user.name = format!("system:serviceaccount:{namespace}:{name}");
+        user.name = format!("{ACCOUNT}{namespace}:{name}");
         user.groups[1] = format!("system:serviceaccounts:{namespace}");
         user
     }
@@ -46,7 +55,23 @@ impl UserInfo {
         }
     }
 
+    pub(crate) fn to_json(&self) -> Value {
+        let mut json = json!({"username": self.name, "groups": self.groups});
+        if !self.uid.is_empty() {
+            json["uid"] = self.uid.as_str().into();
+        }
+        if !self.extra.is_empty() {
+            json["extra"] = json!(self.extra);
+        }
+        json
+    }
+
     pub(crate) fn in_group(&self, group: &str) -> bool {
         self.groups.iter().any(|own| own == group)
     }
+}
+
+/// Namespace and name of the ServiceAccount that a user's name stands for.
+pub(crate) fn account_of(user: &str) -> Option<(&str, &str)> {
+    user.strip_prefix(ACCOUNT)?.split_once(':')
 }

@@ -23,7 +23,7 @@ use crate::{
     admission::{AdmissionRequest, Operation},
     body::Body,
     logs,
-    registry::{Resource, Rules},
+    registry::{DEFINITIONS, Resource, Rules},
     request::{FieldValidation, Query, Target, Verb, WriteOptions},
     respond::{self, Form},
     reviews,
@@ -286,11 +286,8 @@ async fn commit(
 ) -> Result<Option<Arc<Object>>, Status> {
     let key = change.key.clone();
     let about = about(resource, &key.name);
-    match server.store.commit(change).await {
-        Ok(object) => {
-            server.after_commit(&object);
-            Ok(Some(object))
-        }
+    match commit_and_follow(server, change).await {
+        Ok(object) => Ok(Some(object)),
         Err(Refusal::Modified) => Ok(None),
         Err(Refusal::Exists) => Err(Status::already_exists(about)),
         Err(Refusal::Gone) => Err(Status::not_found(about)),
@@ -299,6 +296,21 @@ async fn commit(
             Err(Status::unavailable(format!("the change was not made: {why}")))
         }
     }
+}
+
+/// What follows the commit of a definition must happen even if whoever asked goes away meanwhile
+/// or runs out of time: the request is dropped then, where it waits.
+async fn commit_and_follow(server: &Arc<Inner>, change: Change) -> Result<Arc<Object>, Refusal> {
+    if &*change.key.kind != DEFINITIONS {
+        return server.store.commit(change).await;
+    }
+    let server = server.clone();
+    let followed = tokio::spawn(async move {
+        let object = server.store.commit(change).await?;
+        server.after_commit(&object);
+        Ok(object)
+    });
+    followed.await.unwrap_or_else(|error| Err(Refusal::Disk(error.to_string())))
 }
 
 fn guarded(server: &Inner, key: &Key, about: About, guard: &Key) -> Status {
