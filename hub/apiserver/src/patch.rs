@@ -17,6 +17,10 @@ const MAX_OPERATIONS: usize = 10_000;
 /// a small patch cannot double an object again and again.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
+/// Most items of arrays that the operations of one JSON patch may move: an insertion at the front
+/// of a long array moves all of it.
+const MAX_MOVED: usize = 20_000_000;
+
 /// Why a patch was not applied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PatchError {
@@ -47,8 +51,14 @@ pub(crate) fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> 
         )));
     }
     let mut patched = object.clone();
-    let mut copied = 0;
+    let (mut copied, mut moved) = (0, 0);
     for operation in operations {
+        moved += moves(&patched, &operation);
+        if moved > MAX_MOVED {
+            return Err(PatchError::TooLarge(format!(
+                "the operations of the JSON patch move more than {MAX_MOVED} items of arrays"
+            )));
+        }
         if let PatchOperation::Copy(copy) = &operation
             && let Some(source) = patched.pointer(copy.from.as_str())
         {
@@ -63,4 +73,19 @@ pub(crate) fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> 
     }
     *object = patched;
     Ok(())
+}
+
+/// How many items an operation may move: those of the arrays that it adds to or removes from.
+fn moves(object: &Value, operation: &PatchOperation) -> usize {
+    let around = |path: &str| {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        object.pointer(parent).and_then(Value::as_array).map_or(0, Vec::len)
+    };
+    match operation {
+        PatchOperation::Add(add) => around(add.path.as_str()),
+        PatchOperation::Remove(remove) => around(remove.path.as_str()),
+        PatchOperation::Move(way) => around(way.from.as_str()) + around(way.path.as_str()),
+        PatchOperation::Copy(copy) => around(copy.path.as_str()),
+        PatchOperation::Replace(_) | PatchOperation::Test(_) => 0,
+    }
 }

@@ -6,6 +6,7 @@
 //! themselves; a CRD's schema is a tree of its own that borrows `ObjectMeta` from there.
 
 pub(crate) mod builtin;
+mod cost;
 mod defaults;
 mod format;
 mod parse;

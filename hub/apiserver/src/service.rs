@@ -17,7 +17,11 @@ use http::{
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+    time::{Sleep, sleep, timeout},
+};
 
 use crate::{
     audit::{Notes, Seen},
@@ -55,6 +59,9 @@ const STREAMS_MAX: usize = 16 * 1024;
 pub(crate) const CONNECTIONS_MAX: usize = 4096;
 
 const KIB: usize = 1024;
+
+/// From here on a body is long: most objects are far shorter.
+const LONG_BODY_BYTES: usize = 256 * KIB;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
@@ -276,7 +283,18 @@ where
         headers: &parts.headers,
         form,
     };
-    verbs::answer(&call, verb, body).await
+    aside(body.len(), verbs::answer(&call, verb, body)).await
+}
+
+/// Work on a long body can take a while without a pause. It is done where it holds up nobody: the
+/// thread gives its other tasks away before it begins.
+async fn aside<T>(length: usize, work: impl Future<Output = T>) -> T {
+    let runtime = Handle::current();
+    let can = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+    match can && length > LONG_BODY_BYTES {
+        true => block_in_place(|| runtime.block_on(work)),
+        false => work.await,
+    }
 }
 
 /// Who is it, and on whose behalf.

@@ -81,7 +81,7 @@ impl Seen {
             let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
             Box::new(Told {
                 id: id.clone(),
-                uri: cut(&parts.uri.to_string(), URI_BYTES_MAX),
+                uri: cut(parts.uri.path_and_query().map_or("", |uri| uri.as_str()), URI_BYTES_MAX),
                 verb: parts.method.as_str().to_lowercase(),
                 agent: cut(header(USER_AGENT).unwrap_or_default(), AGENT_BYTES_MAX),
                 remote,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use super::{
@@ -10,6 +10,10 @@ use super::{
     rules::Rules,
 };
 use crate::field::{self, FieldError};
+
+/// A compiled pattern may take so much memory; the longest that Kubernetes' own kinds use takes
+/// less than a tenth.
+const PATTERN_BYTES_MAX: usize = 1024 * 1024;
 
 /// Deepest nesting of a schema that is compiled; far beyond any real API, well within the stack.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -207,7 +211,7 @@ impl Compiler<'_> {
 
     fn pattern(&mut self, schema: &Value, path: &str) -> Option<Regex> {
         let pattern = text(schema, "pattern").filter(|p| !p.is_empty())?;
-        match Regex::new(pattern) {
+        match RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build() {
             Ok(regex) => Some(regex),
             Err(error) => {
                 let detail =

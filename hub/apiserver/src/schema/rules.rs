@@ -6,12 +6,14 @@
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, compile_schema};
 use serde_json::Value;
 
-use super::Shape;
+use super::{Shape, cost::Cost};
 use crate::field::{self, Cause, FieldError};
 
 /// Compiled rules of one node.
 pub(super) struct Rules {
     compiled: CompiledSchema,
+    /// Of each rule and of its message, where that is computed.
+    costs: Vec<Cost>,
     type_name: &'static str,
 }
 
@@ -56,7 +58,13 @@ impl Rules {
             })
             .collect();
         match bad.is_empty() {
-            true => Ok(Self { compiled, type_name: type_name(shape) }),
+            true => {
+                let rules = compiled.validations.iter().flatten();
+                let programs =
+                    rules.flat_map(|rule| [Some(&rule.program), rule.message_program.as_ref()]);
+                let costs = programs.flatten().map(Cost::of).collect();
+                Ok(Self { compiled, costs, type_name: type_name(shape) })
+            }
             false => Err(bad),
         }
     }
@@ -64,6 +72,12 @@ impl Rules {
     /// Evaluates the rules on a value at `path`. Rules that speak of the old value are left out
     /// where there is none.
     pub(super) fn check(&self, value: &Value, old: Option<&Value>, path: &str) -> Vec<FieldError> {
+        if self.costs.iter().any(|cost| !cost.affordable(value, old)) {
+            let shown = Value::from(self.type_name);
+            let detail = "validation failed due to running out of cost budget, no further \
+                          validation rules will be run";
+            return vec![FieldError::invalid(path, &shown, detail)];
+        }
         let Err(errors) = kube_cel::validate_compiled(&self.compiled, value, old) else {
             return Vec::new();
         };

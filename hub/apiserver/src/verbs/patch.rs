@@ -12,9 +12,6 @@ use crate::{
     status::Status,
 };
 
-/// Operations of one JSON patch (apiserver `maxJSONPatchOperations`).
-const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
-
 /// What a patch's media type says it is.
 pub(super) enum Kind {
     Json,
@@ -76,26 +73,23 @@ pub(super) fn apply_patch(
     patch: &Value,
 ) -> Result<(), Status> {
     let outcome = match kind {
-        Kind::Json => {
-            if patch.as_array().is_some_and(|all| all.len() > JSON_PATCH_OPERATIONS_MAX) {
-                let message = format!(
-                    "The allowed maximum operations in a JSON patch is \
-                     {JSON_PATCH_OPERATIONS_MAX}, got more"
-                );
-                let code = http::StatusCode::PAYLOAD_TOO_LARGE;
-                return Err(Status::new(code, "RequestEntityTooLarge", message));
-            }
-            patch::json(value, patch)
-        }
+        Kind::Json => patch::json(value, patch),
         Kind::Strategic => patch::strategic(&resource.schema, value, patch),
         Kind::Merge | Kind::Apply => {
             patch::merge(value, patch);
             Ok(())
         }
     };
-    let refused = |error: patch::PatchError| {
-        let code = http::StatusCode::UNPROCESSABLE_ENTITY;
-        Status::new(code, "Invalid", error.to_string())
+    let refused = |error: patch::PatchError| match &error {
+        patch::PatchError::Malformed(_) => Status::bad_request(error.to_string()),
+        patch::PatchError::Unfit(_) => {
+            let code = http::StatusCode::UNPROCESSABLE_ENTITY;
+            Status::new(code, "Invalid", error.to_string())
+        }
+        patch::PatchError::TooLarge(_) => {
+            let code = http::StatusCode::PAYLOAD_TOO_LARGE;
+            Status::new(code, "RequestEntityTooLarge", error.to_string())
+        }
     };
     outcome.map_err(refused)
 }

@@ -1,5 +1,7 @@
 //! The real `kubectl` (1.32) against a server of the test's own.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::{net::SocketAddr, path::PathBuf, process::Stdio};
 
 use muster_apiserver::ApiServer;
@@ -26,7 +28,10 @@ pub(crate) struct Output {
 
 impl Kubectl {
     pub(crate) async fn new() -> Kubectl {
-        let home = Home::new().await;
+        Kubectl::of(Home::new().await).await
+    }
+
+    pub(crate) async fn of(home: Home) -> Kubectl {
         let (address, kubeconfig) = serve(&home.api, &home).await;
         // Some distributions of kubectl choose by the server's version which one to run.
         let program = std::env::var("MUSTER_KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
