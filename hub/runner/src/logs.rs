@@ -84,10 +84,15 @@ impl Logs {
         }))
     }
 
-    /// Starts the log of a container's run. `restart` is the number of runs before it.
+    /// Starts the log of a container's run. `restart` is the number of runs before it; of those,
+    /// the last one's log is kept.
     pub fn create(&self, pod_uid: &str, container: &str, restart: i32) -> io::Result<LogWriter> {
         let path = self.path(pod_uid, container, restart)?;
         fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+        if restart > 1 {
+            // It may have been removed, or never written; another time it is tried again.
+            let _ = fs::remove_file(self.path(pod_uid, container, restart - 2)?);
+        }
         let file = File::create(&path)?;
         let (changed, watched) = watch::channel(());
         self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), watched);

@@ -56,6 +56,21 @@ async fn previous_is_the_run_before_the_restart() {
     assert_eq!(read(&logs, previous).await, "first\n");
 }
 
+#[test]
+fn only_the_last_two_runs_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = Logs::new(dir.path());
+    for restart in 0..5 {
+        logs.create("pod", "main", restart).unwrap().line(b"text");
+    }
+    let mut kept: Vec<_> = std::fs::read_dir(dir.path().join("logs/pod/main"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    kept.sort();
+    assert_eq!(kept, ["3.log", "4.log"]);
+}
+
 #[tokio::test]
 async fn drops_what_is_beyond_the_limit_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
