@@ -7,9 +7,11 @@ pub(crate) mod accounts;
 mod definitions;
 mod dirty;
 mod events;
+mod finished;
 mod garbage;
 mod namespaces;
 mod roles;
+mod upkeep;
 
 use std::{future::Future, hash::Hash, sync::Arc, time::Duration};
 
@@ -19,6 +21,7 @@ use crate::{
     server::Inner,
     service,
     status::Status,
+    storage::Storage,
     store::Object,
     verbs::{self, DeleteOptions, Part, Propagation},
 };
@@ -28,13 +31,15 @@ use dirty::Dirty;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Starts them; they end with the server's shutdown.
-pub(crate) fn start(server: &Arc<Inner>) {
+pub(crate) fn start(server: &Arc<Inner>, storage: &Storage) {
     accounts::start(server);
     definitions::start(server);
-    events::start(server);
+    events::start(server, storage.keep_events);
+    finished::start(server, storage.keep_jobs);
     garbage::start(server);
     namespaces::start(server);
     roles::start(server);
+    upkeep::start(server);
 }
 
 /// Runs a controller: looks at each dirty thing, in turn, until the shutdown.

@@ -61,6 +61,7 @@ mod shares;
 pub(crate) mod ssa;
 mod start;
 mod status;
+mod storage;
 mod store;
 pub(crate) mod table;
 mod tokens;
@@ -82,6 +83,8 @@ pub use serve::Patience;
 pub use service::ApiService;
 pub use start::{Config, Kubeconfig, KubeconfigError, OpenError, TokenRequestError};
 pub use status::Status;
+pub use storage::Storage;
+pub use store::{EncryptionKey, KeyFileError};
 pub use user::{POD_NAME, POD_UID, UserInfo};
 
 use serve::Peer;

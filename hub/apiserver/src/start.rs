@@ -21,11 +21,15 @@ use crate::{
     server::Inner,
     service,
     status::Status,
-    store::{DiskError, Key, Store},
+    storage::Storage,
+    store::{DiskError, Key, Sealing, Settings, Store},
     tokens::{Ask, BoundTo, Named, TokenError, Tokens},
     user::MASTERS,
     verbs::{self, Part},
 };
+
+/// The database, within the data directory.
+pub(crate) const DATABASE: &str = "api.redb";
 
 /// Namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -41,6 +45,8 @@ pub struct Config {
     pub audit: Option<AuditConfig>,
     /// How long clients on sockets are waited for.
     pub patience: Patience,
+    /// How much is kept, and how.
+    pub storage: Storage,
 }
 
 impl Config {
@@ -49,6 +55,7 @@ impl Config {
         Config {
             data_dir: data_dir.into(),
             names: Vec::new(),
+            storage: Storage::default(),
             audit: None,
             patience: Patience::default(),
         }
@@ -111,16 +118,18 @@ pub(crate) async fn open(config: Config) -> Result<(Arc<Inner>, Running), OpenEr
 }
 
 async fn open_in(config: Config) -> Result<(Arc<Inner>, Running), OpenCause> {
-    let Config { data_dir, names, audit, patience } = config;
+    let Config { data_dir, names, storage, audit, patience } = config;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&data_dir)?;
     let pki = Pki::open(&data_dir.join("pki"), &names)?;
     let tokens = Tokens::open(&data_dir.join("pki").join("service-accounts.key"))?;
-    let store = Store::open(&data_dir.join("api.redb"))?;
+    let sealing = Sealing::new(storage.keys.clone(), storage.decrypt);
+    let settings = Settings { quota_bytes: storage.quota_bytes, sealing };
+    let store = Store::open(&data_dir.join(DATABASE), settings)?;
     let audit = audit.map(|audit| Audit::open(&audit)).transpose()?;
     let server = Arc::new(Inner::new(store, pki, tokens, audit, patience));
     let running = Running(server.shutdown.clone());
     make_defaults(&server).await?;
-    controllers::start(&server);
+    controllers::start(&server, &storage);
     Ok((server, running))
 }
 

@@ -7,9 +7,17 @@
 //!
 //! One thread writes ([`writer`]): it takes all waiting changes, commits them in one transaction
 //! with one fsync, publishes them, and only then answers. Reads never touch the disk.
+//!
+//! The disk is bounded: history is forgotten ([`table`]), a file that is mostly empty is written
+//! anew while the writer goes on ([`copy`]), objects have a quota, and a full disk is met with a
+//! reserve ([`reserve`]). After a failed write the database is opened again; reads go on.
 
+mod copy;
 mod disk;
 mod object;
+mod reserve;
+mod row;
+mod seal;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -22,13 +30,26 @@ use std::{
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-pub(crate) use disk::DiskError;
+pub(crate) use disk::{DiskError, Snapshot};
 pub(crate) use object::{Draft, Key, Object, draft};
+pub(crate) use seal::Sealing;
+pub use seal::{EncryptionKey, KeyFileError};
 pub(crate) use table::{Event, EventKind, State, watch_line};
+
+use disk::Disk;
+use reserve::Reserve;
+use writer::Writer;
 
 /// Changes that may wait for the writer. Each waiting change belongs to one request in flight, and
 /// the server admits at most 600 of them; the rest is for its own controllers.
 const QUEUE_CHANGES: usize = 1024;
+
+/// How a store is kept.
+pub(crate) struct Settings {
+    /// The bytes that all objects together may have.
+    pub quota_bytes: u64,
+    pub sealing: Sealing,
+}
 
 /// One change of one object, with what must be true for it to happen.
 pub(crate) struct Change {
@@ -58,6 +79,16 @@ pub(crate) enum Refusal {
     Modified,
     #[error("{0} does not exist or is being deleted")]
     Guard(Key),
+    #[error(
+        "the server's objects have {used} bytes of the {quota} that they may have: delete some, or \
+         start the server with a larger quota"
+    )]
+    Quota { used: u64, quota: u64 },
+    #[error(
+        "the disk is full: make room on the file system of {0}; until then objects can be read and \
+         deleted"
+    )]
+    Full(String),
     #[error("the database cannot be written: {0}")]
     Disk(String),
 }
@@ -79,6 +110,9 @@ struct Shared {
 /// What the writer is told.
 enum Message {
     Write(Box<Command>),
+    /// Look after the file; answered when it has been looked at.
+    Tend(oneshot::Sender<()>),
+    Snapshot(oneshot::Sender<Result<Snapshot, DiskError>>),
     /// Close the database and end; answered when it is closed.
     Close(oneshot::Sender<()>),
 }
@@ -90,11 +124,12 @@ struct Command {
 
 impl Store {
     /// Opens or makes the database file, reads the state into memory and starts the writer.
-    pub(crate) fn open(path: &Path) -> Result<Store, DiskError> {
-        let (disk, state) = disk::Disk::open(path)?;
+    pub(crate) fn open(path: &Path, settings: Settings) -> Result<Store, DiskError> {
+        let Settings { quota_bytes, sealing } = settings;
+        let (disk, reserve, state) = open_disk(path, &sealing)?;
         let shared = Arc::new(Shared { state: RwLock::new(state), observers: RwLock::default() });
         let (queue, commands) = mpsc::channel(QUEUE_CHANGES);
-        writer::start(disk, shared.clone(), commands)?;
+        writer::start(Writer::new(disk, reserve, shared.clone(), quota_bytes), commands)?;
         Ok(Store { shared, queue })
     }
 
@@ -117,6 +152,23 @@ impl Store {
         let stopped = || Refusal::Disk("the writer has stopped".to_owned());
         let command = Message::Write(Box::new(Command { change, reply }));
         self.queue.send(command).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Has the file looked after: to be called now and then.
+    pub(crate) async fn tend(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.queue.send(Message::Tend(reply)).await.is_ok() {
+            // An error means that the writer has ended: there is nothing to look after.
+            let _ = done.await;
+        }
+    }
+
+    /// The database as it is on disk now, to be read while the writer goes on.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, DiskError> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || DiskError::Thread(std::io::Error::other("the writer has stopped"));
+        self.queue.send(Message::Snapshot(reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -145,6 +197,16 @@ impl Store {
         }
         write_lock(&self.shared.state).table(kind).notify()
     }
+}
+
+/// Opens the database, on a full disk by giving up the reserve.
+fn open_disk(path: &Path, sealing: &Sealing) -> Result<(Disk, Reserve, State), DiskError> {
+    let mut reserve = Reserve::beside(path);
+    let (disk, state) = match Disk::open(path, sealing.clone()) {
+        Err(error) if error.is_full() && reserve.give_up() => Disk::open(path, sealing.clone())?,
+        opened => opened?,
+    };
+    Ok((disk, reserve, state))
 }
 
 // A poisoned lock means that a reader panicked while holding it: the state itself is only changed

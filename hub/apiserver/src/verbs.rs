@@ -292,8 +292,13 @@ async fn commit(
         Err(Refusal::Exists) => Err(Status::already_exists(about)),
         Err(Refusal::Gone) => Err(Status::not_found(about)),
         Err(Refusal::Guard(guard)) => Err(guarded(server, &key, about, &guard)),
-        Err(Refusal::Disk(why)) => {
-            Err(Status::unavailable(format!("the change was not made: {why}")))
+        Err(refusal @ Refusal::Quota { .. }) => Err(Status::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "InsufficientStorage",
+            format!("the change was not made: {refusal}"),
+        )),
+        Err(refusal @ (Refusal::Full(_) | Refusal::Disk(_))) => {
+            Err(Status::unavailable(format!("the change was not made: {refusal}")))
         }
     }
 }

@@ -36,8 +36,8 @@ pub(crate) struct Tally {
 pub(crate) enum Step {
     /// Somebody else's, or on its way out.
     LeaveAlone,
-    /// It is over; remove it at this time, if ever.
-    Finished { remove_at: Option<Timestamp> },
+    /// It is over; the API removes it when its time has come.
+    Finished,
     /// It is not to run now.
     Suspended,
     /// Run a pod after this wait.
@@ -60,10 +60,8 @@ pub(crate) fn next_step(
     if foreign || job.metadata.deletion_timestamp.is_some() {
         return Step::LeaveAlone;
     }
-    if let Some(finished) = finished_at(job) {
-        let ttl = spec.ttl_seconds_after_finished.map(|s| SignedDuration::from_secs(s.into()));
-        let remove_at = ttl.and_then(|ttl| finished.checked_add(ttl).ok());
-        return Step::Finished { remove_at };
+    if is_over(job) {
+        return Step::Finished;
     }
     if let Some(message) = unsupported(job) {
         return Step::Fail { reason: "Unsupported".to_owned(), message };
@@ -94,7 +92,7 @@ pub(crate) fn next_step(
 /// Whether the Job needs no look at its pods: it is over, somebody else's, or on its way out.
 pub(crate) fn is_settled(job: &Job) -> bool {
     let nothing = next_step(job, &Tally::default(), Duration::ZERO, Timestamp::UNIX_EPOCH);
-    matches!(nothing, Step::LeaveAlone | Step::Finished { .. })
+    matches!(nothing, Step::LeaveAlone | Step::Finished)
 }
 
 /// The wait before a pod that follows so many failed ones.
@@ -124,14 +122,11 @@ pub(crate) fn deadline(job: &Job) -> Option<Timestamp> {
     start.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
-/// When the Job completed or failed.
-fn finished_at(job: &Job) -> Option<Timestamp> {
-    let status = job.status.as_ref()?;
-    status.conditions.iter().flatten().find_map(|condition| {
-        let over = condition.type_ == "Complete" || condition.type_ == "Failed";
-        let since = condition.last_transition_time.as_ref().map(|time| time.0);
-        (over && condition.status == "True").then(|| since.unwrap_or_default())
-    })
+/// Whether the Job completed or failed.
+fn is_over(job: &Job) -> bool {
+    let conditions = job.status.iter().flat_map(|status| &status.conditions).flatten();
+    let is_end = |kind: &str| kind == "Complete" || kind == "Failed";
+    conditions.into_iter().any(|condition| is_end(&condition.type_) && condition.status == "True")
 }
 
 /// The status of a Job with a pod running, or about to.

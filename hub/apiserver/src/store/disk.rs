@@ -9,41 +9,89 @@ use std::{
     sync::Arc,
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
+};
 
 use super::{
-    object::{Key, Meta, Object},
-    table::{Event, EventKind, State, Trimmed},
+    copy::{self, Copying},
+    row::{self, Unreadable},
+    seal::{KeyId, Sealing},
+    table::{Event, State, Trimmed},
 };
 
 /// Revision → row.
-const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 /// Kind → the revision up to which its events have been compacted.
-const FLOORS: TableDefinition<&str, u64> = TableDefinition::new("floors");
+pub(super) const FLOORS: TableDefinition<&str, u64> = TableDefinition::new("floors");
 /// `revision` → the newest revision (it may be of a row that has been compacted); `format`.
-const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
+pub(super) const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
 
-/// The format of rows; a database of another is refused.
-const FORMAT: u64 = 1;
+/// The format of the database. An older one is migrated when it is opened, a newer one refused.
+///
+/// 1: the first. 2: the objects in rows may be encrypted.
+pub(super) const FORMAT: u64 = 2;
 
 /// The state is served from memory; the database's own page cache only helps the writer.
 const PAGE_CACHE_BYTES: usize = 8 << 20;
+
+/// A file below this size is not worth compacting.
+const COMPACT_ABOVE_BYTES: u64 = 32 << 20;
+
+/// A file is compacted when it has so many times the bytes of its rows: a fresh one has up to two
+/// times (rows fill pages, or powers of two of them), and copying what is left should free at
+/// least as much as it writes.
+const COMPACT_RATIO: u64 = 4;
 
 /// The database cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DiskError {
     #[error("cannot open the database {path}: {source}")]
     Open { path: PathBuf, source: Box<redb::Error> },
-    #[error("cannot make the database {path}: {source}")]
-    Create { path: PathBuf, source: std::io::Error },
+    #[error("cannot make or replace the database {path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
     #[error("cannot write the database: {0}")]
     Write(Box<redb::Error>),
     #[error("row {0} of the database is damaged: restore it from a backup")]
     Damaged(u64),
-    #[error("the database has format {0}, this program knows {FORMAT}: start a newer one")]
-    Format(u64),
+    #[error(
+        "the database {path} has format {found}, and this program knows {FORMAT}: start the newer \
+         program that wrote it, or restore a backup into an empty directory"
+    )]
+    Format { path: PathBuf, found: u64 },
+    #[error(
+        "Secrets in the database are encrypted with the key {0}, which is not given: give its key \
+         file, too"
+    )]
+    Key(KeyId),
+    #[error("a Secret cannot be encrypted: this host gives no randomness")]
+    Seal,
     #[error("cannot start the writer thread: {0}")]
     Thread(std::io::Error),
+}
+
+impl DiskError {
+    /// The disk, or the user's share of it, is full.
+    pub(super) fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let io = match self {
+            DiskError::Open { source, .. } | DiskError::Write(source) => match &**source {
+                redb::Error::Io(io) => io,
+                _ => return false,
+            },
+            DiskError::File { source, .. } => source,
+            _ => return false,
+        };
+        matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+    }
+
+    pub(super) fn unreadable(revision: u64, why: Unreadable) -> DiskError {
+        match why {
+            Unreadable::Damaged => DiskError::Damaged(revision),
+            Unreadable::Key(id) => DiskError::Key(id),
+            Unreadable::Seal => DiskError::Seal,
+        }
+    }
 }
 
 impl<E: Into<redb::Error>> From<E> for DiskError {
@@ -52,19 +100,69 @@ impl<E: Into<redb::Error>> From<E> for DiskError {
     }
 }
 
+/// Opens a database file, or makes it; tests do so on disks that break.
+pub(super) type Opener = Arc<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync>;
+
 /// The open database. After a failed write it is closed, and opened again by the next one.
 pub(super) struct Disk {
     path: PathBuf,
+    opener: Opener,
+    sealing: Sealing,
     database: Option<Database>,
+    /// The newest revision that was committed.
+    revision: u64,
+    /// The bytes of all rows.
+    row_bytes: u64,
+    /// The file's size above which it is looked at for compaction.
+    compact_above: u64,
+    copying: Option<Copying>,
+    /// The bytes of all rows when the file was last made smaller where it is: only what has gone
+    /// since is worth another time.
+    shrunk_at: u64,
+    /// Held by each snapshot that is being read: the file must not be replaced under it.
+    readers: Arc<()>,
+}
+
+/// One moment of the database, to be read at leisure.
+pub(crate) struct Snapshot {
+    pub(super) read: ReadTransaction,
+    _reader: Arc<()>,
 }
 
 impl Disk {
-    pub(super) fn open(path: &Path) -> Result<(Disk, State), DiskError> {
-        create_private(path)
-            .map_err(|source| DiskError::Create { path: path.to_owned(), source })?;
-        let disk = Disk { path: path.to_owned(), database: Some(open_database(path)?) };
-        let state = disk.load()?;
-        Ok((disk, state))
+    pub(super) fn open(path: &Path, sealing: Sealing) -> Result<(Disk, State), DiskError> {
+        Disk::open_with(path, sealing, Arc::new(open_file))
+    }
+
+    pub(super) fn open_with(
+        path: &Path,
+        sealing: Sealing,
+        opener: Opener,
+    ) -> Result<(Disk, State), DiskError> {
+        create_private(path).map_err(|source| DiskError::File { path: path.to_owned(), source })?;
+        copy::remove_leftover(path)?;
+        let database = prepared(opener(path), path)?;
+        let loaded = load(&database, &sealing)?;
+        let mut disk = Disk {
+            path: path.to_owned(),
+            opener,
+            sealing,
+            database: Some(database),
+            revision: loaded.state.revision,
+            row_bytes: loaded.row_bytes,
+            compact_above: COMPACT_ABOVE_BYTES,
+            copying: None,
+            shrunk_at: u64::MAX,
+            readers: Arc::default(),
+        };
+        if !loaded.orphans.is_empty() {
+            let trimmed = Trimmed { rows: loaded.orphans, ..Trimmed::default() };
+            disk.commit(&[], &trimmed)?;
+        }
+        if loaded.reseal || disk.is_wasteful() {
+            disk.copy_now()?;
+        }
+        Ok((disk, loaded.state))
     }
 
     /// Commits events, and what compaction lets go, in one transaction with one fsync.
@@ -75,120 +173,273 @@ impl Disk {
     ) -> Result<(), DiskError> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => open_database(&self.path)?,
+            None => self.reopen()?,
         };
-        write(&database, events, trimmed)?;
+        let grown = write(&database, &self.sealing, events, trimmed)?;
         self.database = Some(database);
+        self.row_bytes = self.row_bytes.saturating_add_signed(grown);
+        if let Some(last) = events.last() {
+            self.revision = last.object.revision;
+        }
+        if let Some(copying) = &mut self.copying {
+            copying.note(events, trimmed);
+        }
         Ok(())
     }
 
-    fn load(&self) -> Result<State, DiskError> {
-        let mut state = State::new(0);
-        let Some(database) = &self.database else { return Ok(state) };
-        let read = database.begin_read()?;
-        for row in read.open_table(LOG)?.range(0..)? {
-            let (revision, row) = row?;
-            let event = decode(revision.value(), row.value(), &state)
-                .ok_or(DiskError::Damaged(revision.value()))?;
-            state.publish(Arc::new(event));
+    /// Makes the file smaller where it is, which needs hardly any room: for a full disk. Nothing is
+    /// written meanwhile.
+    pub(super) fn shrink(&mut self) -> Result<(), DiskError> {
+        let before = self.file_bytes();
+        let unread = Arc::strong_count(&self.readers) == 1;
+        if !unread || self.row_bytes >= self.shrunk_at || before / 2 < self.row_bytes {
+            return Ok(());
         }
-        let mut floors = HashMap::new();
-        for floor in read.open_table(FLOORS)?.range::<&str>(..)? {
-            let (kind, revision) = floor?;
-            floors.insert(kind.value().to_owned(), revision.value());
-        }
-        let revision = read.open_table(FACTS)?.get("revision")?.map_or(0, |value| value.value());
-        state.loaded(floors, revision);
-        Ok(state)
+        let mut database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen()?,
+        };
+        self.copying = None;
+        self.shrunk_at = self.row_bytes;
+        database.compact()?;
+        self.database = Some(database);
+        let after = self.file_bytes();
+        tracing::info!(path = %self.path.display(), before, after, "the database was made smaller");
+        Ok(())
     }
+
+    /// Looks after the file: begins to compact it where most of it is empty, and ends what began.
+    pub(super) fn tend(&mut self) {
+        let outcome = match self.copying.take() {
+            Some(copying) => self.end_copy(copying),
+            None if self.is_wasteful() => self.begin_copy(),
+            None => Ok(()),
+        };
+        if let Err(error) = outcome {
+            // Not again before the file has grown: what failed may fail every time.
+            self.compact_above = self.file_bytes() + self.file_bytes() / 4;
+            tracing::warn!(%error, path = %self.path.display(), "the database is not compacted");
+        }
+    }
+
+    pub(super) fn snapshot(&mut self) -> Result<Snapshot, DiskError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.reopen()?,
+        };
+        let read = database.begin_read();
+        self.database = Some(database);
+        Ok(Snapshot { read: read?, _reader: self.readers.clone() })
+    }
+
+    /// Where there must be room, for people.
+    pub(super) fn place(&self) -> String {
+        self.path.parent().unwrap_or(Path::new(".")).display().to_string()
+    }
+
+    /// The file's size.
+    fn file_bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |about| about.len())
+    }
+
+    /// Opens the database after a failure. What a failed commit may have left is taken back: its
+    /// authors were told that it was not made.
+    fn reopen(&mut self) -> Result<Database, DiskError> {
+        self.copying = None;
+        let database = prepared((self.opener)(&self.path), &self.path)?;
+        let transaction = database.begin_write()?;
+        {
+            let mut log = transaction.open_table(LOG)?;
+            log.retain_in(self.revision + 1.., |_, _| false)?;
+            transaction.open_table(FACTS)?.insert("revision", self.revision)?;
+        }
+        transaction.commit()?;
+        tracing::info!(path = %self.path.display(), "the database is open again");
+        Ok(database)
+    }
+
+    fn is_wasteful(&self) -> bool {
+        let size = self.file_bytes();
+        let idle = Arc::strong_count(&self.readers) == 1;
+        idle && size > self.compact_above && size / COMPACT_RATIO > self.row_bytes
+    }
+
+    pub(super) fn begin_copy(&mut self) -> Result<(), DiskError> {
+        if let Some(database) = &self.database {
+            let read = database.begin_read()?;
+            self.copying = Some(Copying::begin(read, &self.path, self.sealing.clone())?);
+        }
+        Ok(())
+    }
+
+    fn end_copy(&mut self, copying: Copying) -> Result<(), DiskError> {
+        match copying.outcome() {
+            None if copying.is_behind() => self.compact_above = self.file_bytes() * 2,
+            None => self.copying = Some(copying),
+            Some(copied) => {
+                let copied = copied?;
+                let (events, trimmed) = copying.since();
+                write(&copied, &self.sealing, events, trimmed)?;
+                // A backup may have begun meanwhile; the copy is made again after it.
+                if Arc::strong_count(&self.readers) == 1 {
+                    self.replace(copied)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_now(&mut self) -> Result<(), DiskError> {
+        let Some(database) = &self.database else { return Ok(()) };
+        let copied = copy::copy(&database.begin_read()?, &self.path, &self.sealing, &|| false)?;
+        self.replace(copied)
+    }
+
+    /// Puts a copy with the same content in the file's place.
+    fn replace(&mut self, copied: Database) -> Result<(), DiskError> {
+        let before = self.file_bytes();
+        // Closed first: after a failure the next write opens whichever of the two is in place.
+        self.database = None;
+        copy::put_in_place(&self.path)?;
+        self.database = Some(copied);
+        self.compact_above = COMPACT_ABOVE_BYTES.max(self.file_bytes() * 2);
+        let after = self.file_bytes();
+        tracing::info!(path = %self.path.display(), before, after, "the database was written anew");
+        Ok(())
+    }
+}
+
+/// What was found in the database.
+struct Loaded {
+    state: State,
+    /// Rows that are neither an object's newest, nor an event, nor before one.
+    orphans: Vec<u64>,
+    row_bytes: u64,
+    /// Not all rows are encrypted as they are to be.
+    reseal: bool,
+}
+
+fn load(database: &Database, sealing: &Sealing) -> Result<Loaded, DiskError> {
+    let read = database.begin_read()?;
+    let floors = floors(&read)?;
+    let mut loaded =
+        Loaded { state: State::new(0), orphans: Vec::new(), row_bytes: 0, reseal: false };
+    for row in read.open_table(LOG)?.range(0..)? {
+        let (revision, row) = row?;
+        let (revision, row) = (revision.value(), row.value());
+        let event = row::decode(revision, row, &loaded.state, sealing)
+            .map_err(|why| DiskError::unreadable(revision, why))?;
+        loaded.row_bytes += row.len() as u64;
+        loaded.reseal |= !row::is_sealed_as_wanted(row, sealing);
+        let forgotten = floors.get(&*event.object.key.kind).is_some_and(|&at| revision <= at);
+        if forgotten {
+            loaded.orphans.extend(event.lets_go());
+        }
+        loaded.state.load(Arc::new(event), forgotten);
+    }
+    loaded.state.loaded(floors, newest(&read)?);
+    Ok(loaded)
+}
+
+/// Kind → the revision up to which its events are forgotten.
+pub(super) fn floors(read: &ReadTransaction) -> Result<HashMap<String, u64>, DiskError> {
+    let mut floors = HashMap::new();
+    for floor in read.open_table(FLOORS)?.range::<&str>(..)? {
+        let (kind, revision) = floor?;
+        floors.insert(kind.value().to_owned(), revision.value());
+    }
+    Ok(floors)
+}
+
+/// The newest revision.
+pub(super) fn newest(read: &ReadTransaction) -> Result<u64, DiskError> {
+    Ok(read.open_table(FACTS)?.get("revision")?.map_or(0, |value| value.value()))
 }
 
 /// The file holds Secrets: made readable by its owner alone before anything is in it.
-fn create_private(path: &Path) -> std::io::Result<()> {
+pub(super) fn create_private(path: &Path) -> std::io::Result<()> {
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?.flush()
 }
 
-fn open_database(path: &Path) -> Result<Database, DiskError> {
+/// Opens a database file, or makes it.
+pub(super) fn open_database(path: &Path) -> Result<Database, DiskError> {
+    prepared(open_file(path), path)
+}
+
+fn open_file(path: &Path) -> Result<Database, DatabaseError> {
+    Database::builder().set_cache_size(PAGE_CACHE_BYTES).create(path)
+}
+
+/// Makes the tables where the database is new, and migrates an older one.
+fn prepared(opened: Result<Database, DatabaseError>, path: &Path) -> Result<Database, DiskError> {
     let failed =
         |error: redb::Error| DiskError::Open { path: path.to_owned(), source: Box::new(error) };
-    let database = Database::builder()
-        .set_cache_size(PAGE_CACHE_BYTES)
-        .create(path)
-        .map_err(|error| failed(error.into()))?;
-    let setup = database.begin_write()?;
-    setup.open_table(LOG)?;
-    setup.open_table(FLOORS)?;
-    let format = {
-        let mut facts = setup.open_table(FACTS)?;
-        let format = facts.get("format")?.map(|value| value.value());
-        facts.insert("format", format.unwrap_or(FORMAT))?;
-        format.unwrap_or(FORMAT)
+    let database = opened.map_err(|error| failed(error.into()))?;
+    let found = match database.begin_read()?.open_table(FACTS) {
+        Ok(facts) => facts.get("format")?.map(|value| value.value()),
+        Err(TableError::TableDoesNotExist(_)) => None,
+        Err(error) => return Err(error.into()),
     };
-    if format != FORMAT {
-        return Err(DiskError::Format(format));
+    match found {
+        Some(FORMAT) => {}
+        None => set_up(&database)?,
+        Some(found) if found > FORMAT => {
+            return Err(DiskError::Format { path: path.to_owned(), found });
+        }
+        Some(found) => migrate(&database, path, found)?,
     }
-    setup.commit()?;
     Ok(database)
 }
 
-fn write(database: &Database, events: &[Arc<Event>], trimmed: &Trimmed) -> Result<(), DiskError> {
+fn set_up(database: &Database) -> Result<(), DiskError> {
+    let setup = database.begin_write()?;
+    setup.open_table(LOG)?;
+    setup.open_table(FLOORS)?;
+    setup.open_table(FACTS)?.insert("format", FORMAT)?;
+    setup.commit()?;
+    Ok(())
+}
+
+/// Format 1 → 2: its rows are rows of format 2 that are not encrypted; from here on some may be,
+/// so that a program that knows format 1 alone must refuse the file.
+fn migrate(database: &Database, path: &Path, found: u64) -> Result<(), DiskError> {
     let transaction = database.begin_write()?;
+    transaction.open_table(FACTS)?.insert("format", FORMAT)?;
+    transaction.commit()?;
+    tracing::info!(path = %path.display(), from = found, to = FORMAT, "the database was migrated");
+    Ok(())
+}
+
+/// Writes events and what compaction lets go; says by how many bytes the rows have grown.
+fn write(
+    database: &Database,
+    sealing: &Sealing,
+    events: &[Arc<Event>],
+    trimmed: &Trimmed,
+) -> Result<i64, DiskError> {
+    let transaction = database.begin_write()?;
+    let mut grown = 0;
     {
         let mut log = transaction.open_table(LOG)?;
         for event in events {
-            log.insert(event.object.revision, encode(event).as_slice())?;
+            let revision = event.object.revision;
+            let row =
+                row::encode(event, sealing).map_err(|why| DiskError::unreadable(revision, why))?;
+            log.insert(revision, row.as_slice())?;
+            grown += row.len() as i64;
         }
         for revision in &trimmed.rows {
-            log.remove(revision)?;
+            let row = log.remove(revision)?;
+            grown -= row.map_or(0, |row| row.value().len() as i64);
         }
         let mut floors = transaction.open_table(FLOORS)?;
-        for (kind, floor) in &trimmed.floors {
-            floors.insert(&**kind, floor)?;
+        for cut in &trimmed.cuts {
+            floors.insert(&*cut.kind, cut.floor)?;
         }
         if let Some(last) = events.last() {
             transaction.open_table(FACTS)?.insert("revision", last.object.revision)?;
         }
     }
     transaction.commit()?;
-    Ok(())
-}
-
-// A row: what happened (1 byte), where the resource version stands (u32), then kind, namespace
-// and name (each u16 length and bytes), then the object's JSON. Integers are little-endian.
-
-fn encode(event: &Event) -> Vec<u8> {
-    let object = &event.object;
-    let mut row = Vec::with_capacity(object.bytes.len() + 64);
-    row.push(u8::from(event.kind == EventKind::Deleted));
-    row.extend_from_slice(&(object.version_at.start as u32).to_le_bytes());
-    for text in [&*object.key.kind, &object.key.namespace, &object.key.name] {
-        row.extend_from_slice(&(text.len() as u16).to_le_bytes());
-        row.extend_from_slice(text.as_bytes());
-    }
-    row.extend_from_slice(&object.bytes);
-    row
-}
-
-fn decode(revision: u64, row: &[u8], state: &State) -> Option<Event> {
-    let (deleted, row) = row.split_first()?;
-    let (start, mut row) = row.split_first_chunk::<4>()?;
-    let start = u32::from_le_bytes(*start) as usize;
-    let mut text = || {
-        let (length, rest) = row.split_first_chunk::<2>()?;
-        let (text, rest) = rest.split_at_checked(u16::from_le_bytes(*length).into())?;
-        row = rest;
-        String::from_utf8(text.to_vec()).ok()
-    };
-    let key = Key { kind: text()?.into(), namespace: text()?, name: text()? };
-    let meta = Meta::of_bytes(row).ok()?;
-    let version_at = start..start + revision.to_string().len();
-    row.get(version_at.clone())?;
-    let prev = state.get(&key).cloned();
-    let kind = match (*deleted, &prev) {
-        (1, _) => EventKind::Deleted,
-        (_, None) => EventKind::Added,
-        (_, Some(_)) => EventKind::Modified,
-    };
-    let bytes = bytes::Bytes::copy_from_slice(row);
-    Some(Event::new(kind, Arc::new(Object { key, revision, bytes, meta, version_at }), prev))
+    Ok(grown)
 }

@@ -105,6 +105,13 @@ pub(crate) struct Draft {
     pub(super) meta: Meta,
 }
 
+impl Draft {
+    /// Its bytes once it has a revision, or a few less.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
 /// Serialises an object with a hole for its resource version. `None`: it is no object with
 /// metadata, or its metadata has another shape than Kubernetes' own.
 pub(crate) fn draft(object: &Value) -> Option<Draft> {

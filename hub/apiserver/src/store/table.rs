@@ -25,6 +25,12 @@ const KEEP_EVENTS_MIN: usize = 256;
 /// But never more bytes than this for one kind: at 1.5 KiB an event, over 40,000 events.
 const KEEP_EVENT_BYTES_MAX: usize = 64 << 20;
 
+/// And never more than this for all kinds: where there is more, each may keep half, a quarter …
+const KEEP_ALL_EVENT_BYTES_MAX: usize = 4 * KEEP_EVENT_BYTES_MAX;
+
+/// On a full disk so many of each kind are kept: what a watcher that is connected may be behind.
+const KEEP_EVENTS_WHEN_FULL: usize = 16;
+
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventKind {
@@ -58,6 +64,13 @@ impl Event {
     pub(super) fn new(kind: EventKind, object: Arc<Object>, prev: Option<Arc<Object>>) -> Event {
         Event { kind, object, prev, at: Instant::now() }
     }
+
+    /// The revisions of the rows that are not needed once this event is forgotten.
+    pub(super) fn lets_go(&self) -> impl Iterator<Item = u64> {
+        let before = self.prev.as_ref().map(|prev| prev.revision);
+        let own = (self.kind == EventKind::Deleted).then_some(self.object.revision);
+        before.into_iter().chain(own)
+    }
 }
 
 /// One line of a watch: `{"type":…,"object":…}`.
@@ -74,6 +87,8 @@ pub(crate) fn watch_line(kind: &str, object: &[u8]) -> Bytes {
 /// Everything that is stored, at one revision.
 pub(crate) struct State {
     pub(crate) revision: u64,
+    /// The bytes of all objects as they are now.
+    pub(super) object_bytes: u64,
     tables: HashMap<Arc<str>, Table>,
 }
 
@@ -102,15 +117,32 @@ pub(crate) struct Expired {
 }
 
 /// What compaction lets go of.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Trimmed {
     pub(super) rows: Vec<u64>,
-    pub(super) floors: Vec<(Arc<str>, u64)>,
+    pub(super) cuts: Vec<Cut>,
+}
+
+/// How much of the events of one kind goes.
+#[derive(Clone)]
+pub(super) struct Cut {
+    pub(super) kind: Arc<str>,
+    /// The revision up to which they go.
+    pub(super) floor: u64,
+    count: usize,
+}
+
+/// How much history is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    Usual,
+    /// As little as can be: the disk is full.
+    Least,
 }
 
 impl State {
     pub(super) fn new(revision: u64) -> State {
-        State { revision, tables: HashMap::new() }
+        State { revision, object_bytes: 0, tables: HashMap::new() }
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Arc<Object>> {
@@ -192,35 +224,62 @@ impl State {
     }
 
     pub(super) fn publish(&mut self, event: Arc<Event>) {
-        self.revision = event.object.revision;
-        let kind = event.object.key.kind.clone();
-        self.table(&kind).publish(event);
+        self.load(event, false);
     }
 
-    /// After loading: drops the rows up to each floor from the rings. They were kept in the log
-    /// only because they are an object's current state, or the state before a newer event.
+    /// Takes an event from the log; one that is `forgotten` is told to nobody any more, and is
+    /// there only because it is an object's current state, or the state before a newer event.
+    pub(super) fn load(&mut self, event: Arc<Event>, forgotten: bool) {
+        self.revision = event.object.revision;
+        let size = |object: &Arc<Object>| object.bytes.len() as u64;
+        self.object_bytes -= event.prev.as_ref().map_or(0, size);
+        if event.kind != EventKind::Deleted {
+            self.object_bytes += size(&event.object);
+        }
+        let kind = event.object.key.kind.clone();
+        self.table(&kind).publish(event, forgotten);
+    }
+
+    /// After loading: up to which revision each kind's events are forgotten, and the newest
+    /// revision, whose row may be gone.
     pub(super) fn loaded(&mut self, floors: HashMap<String, u64>, revision: u64) {
         self.revision = self.revision.max(revision);
         for (kind, floor) in floors {
-            let table = self.table(&kind);
-            table.floor = floor;
-            let old = table.events.partition_point(|event| event.object.revision <= floor);
-            table.events.drain(..old);
-        }
-        for table in self.tables.values_mut() {
-            table.event_bytes = table.events.iter().map(|event| event.object.bytes.len()).sum();
+            self.table(&kind).floor = floor;
         }
     }
 
-    /// Drops events that need not be kept any longer, and says which rows of the log go with them.
-    pub(super) fn trim(&mut self, now: Instant) -> Trimmed {
+    /// Which events need not be kept any longer, and which rows of the log go with them.
+    pub(super) fn trim(&self, now: Instant, keep: Keep) -> Trimmed {
         let mut trimmed = Trimmed::default();
-        for (kind, table) in &mut self.tables {
-            if table.trim(now, &mut trimmed.rows) {
-                trimmed.floors.push((kind.clone(), table.floor));
+        let share = self.share();
+        for (kind, table) in &self.tables {
+            if let Some((floor, count)) = table.trim(now, keep, share, &mut trimmed.rows) {
+                trimmed.cuts.push(Cut { kind: kind.clone(), floor, count });
             }
         }
         trimmed
+    }
+
+    /// Drops events that [`State::trim`] has named, once their rows are gone.
+    pub(super) fn forget(&mut self, trimmed: &Trimmed) {
+        for Cut { kind, floor, count } in &trimmed.cuts {
+            let table = self.table(kind);
+            table.floor = *floor;
+            for event in table.events.drain(..count) {
+                table.event_bytes -= event.object.bytes.len();
+            }
+        }
+    }
+
+    /// The bytes of events that each kind may keep.
+    fn share(&self) -> usize {
+        let mut share = KEEP_EVENT_BYTES_MAX;
+        let kept = |share| self.tables.values().map(move |table| table.event_bytes.min(share));
+        while kept(share).sum::<usize>() > KEEP_ALL_EVENT_BYTES_MAX {
+            share /= 2;
+        }
+        share
     }
 }
 
@@ -240,7 +299,7 @@ impl Table {
         self.notify.clone()
     }
 
-    fn publish(&mut self, event: Arc<Event>) {
+    fn publish(&mut self, event: Arc<Event>, forgotten: bool) {
         let key = &event.object.key;
         let path = (key.namespace.clone(), key.name.clone());
         match event.kind {
@@ -248,27 +307,37 @@ impl Table {
             _ => self.objects.insert(path, event.object.clone()),
         };
         self.changed_at = event.object.revision;
-        self.event_bytes += event.object.bytes.len();
-        self.events.push_back(event);
+        if !forgotten {
+            self.event_bytes += event.object.bytes.len();
+            self.events.push_back(event);
+        }
     }
 
-    fn trim(&mut self, now: Instant, rows: &mut Vec<u64>) -> bool {
+    /// How many of the oldest events may go, and up to which revision; their rows into `rows`.
+    fn trim(
+        &self,
+        now: Instant,
+        keep: Keep,
+        share: usize,
+        rows: &mut Vec<u64>,
+    ) -> Option<(u64, usize)> {
         let enough = (self.objects.len() * KEEP_EVENTS_PER_OBJECT).max(KEEP_EVENTS_MIN);
-        let before = self.floor;
-        while let Some(oldest) = self.events.front() {
-            let old = now.duration_since(oldest.at) > KEEP_EVENTS_FOR;
-            let heavy = self.event_bytes > KEEP_EVENT_BYTES_MAX;
-            if !(heavy || (old && self.events.len() > enough)) {
+        let (mut left, mut bytes) = (self.events.len(), self.event_bytes);
+        let mut floor = None;
+        for event in &self.events {
+            let old = now.duration_since(event.at) > KEEP_EVENTS_FOR;
+            let goes = match keep {
+                Keep::Usual => bytes > share || (old && left > enough),
+                Keep::Least => left > KEEP_EVENTS_WHEN_FULL,
+            };
+            if !goes {
                 break;
             }
-            self.floor = oldest.object.revision;
-            self.event_bytes -= oldest.object.bytes.len();
-            rows.extend(oldest.prev.as_ref().map(|prev| prev.revision));
-            if oldest.kind == EventKind::Deleted {
-                rows.push(oldest.object.revision);
-            }
-            self.events.pop_front();
+            rows.extend(event.lets_go());
+            floor = Some(event.object.revision);
+            bytes -= event.object.bytes.len();
+            left -= 1;
         }
-        self.floor != before
+        floor.map(|floor| (floor, self.events.len() - left))
     }
 }

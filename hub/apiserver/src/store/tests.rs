@@ -7,7 +7,26 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{disk::Disk, table::Event, *};
+use super::{
+    disk::Disk,
+    table::{Event, Keep},
+    *,
+};
+
+mod broken;
+mod history;
+mod keeping;
+mod sealed;
+
+const QUOTA: u64 = 1 << 30;
+
+fn settings() -> Settings {
+    Settings { quota_bytes: QUOTA, sealing: Sealing::default() }
+}
+
+fn open(path: &Path) -> Store {
+    Store::open(path, settings()).unwrap()
+}
 
 fn key(name: &str) -> Key {
     Key { kind: "things".into(), namespace: "n".to_owned(), name: name.to_owned() }
@@ -39,7 +58,7 @@ fn values(state: &State) -> Vec<(String, i64)> {
 #[tokio::test]
 async fn a_stored_object_carries_its_own_revision() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("db")).unwrap();
+    let store = open(&dir.path().join("db"));
     for name in ["a", "b", "c"] {
         let object = store.commit(put(name, 1, None)).await.unwrap();
         let version = object.value()["metadata"]["resourceVersion"].clone();
@@ -51,7 +70,7 @@ async fn a_stored_object_carries_its_own_revision() {
 #[tokio::test]
 async fn refuses_a_change_that_has_not_seen_the_newest() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("db")).unwrap();
+    let store = open(&dir.path().join("db"));
     let first = store.commit(put("a", 1, None)).await.unwrap().revision;
     assert!(matches!(store.commit(put("a", 2, None)).await, Err(Refusal::Exists)));
     let second = store.commit(put("a", 2, Some(first))).await.unwrap().revision;
@@ -66,7 +85,7 @@ async fn refuses_a_change_that_has_not_seen_the_newest() {
 #[tokio::test]
 async fn of_many_who_have_seen_the_same_one_wins() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(Store::open(&dir.path().join("db")).unwrap());
+    let store = Arc::new(open(&dir.path().join("db")));
     let seen = store.commit(put("a", 0, None)).await.unwrap().revision;
     let attempts = (1..=50).map(|value| {
         let store = store.clone();
@@ -79,7 +98,7 @@ async fn of_many_who_have_seen_the_same_one_wins() {
 #[tokio::test]
 async fn tells_observers_every_event_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("db")).unwrap();
+    let store = open(&dir.path().join("db"));
     let told: Arc<Mutex<Vec<u64>>> = Arc::default();
     let noted = told.clone();
     let note = move |event: &Event| noted.lock().unwrap().push(event.object.revision);
@@ -92,7 +111,7 @@ async fn tells_observers_every_event_in_order() {
 #[tokio::test]
 async fn knows_what_was_before() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&dir.path().join("db")).unwrap();
+    let store = open(&dir.path().join("db"));
     let a = store.commit(put("a", 1, None)).await.unwrap().revision;
     let then = store.commit(put("b", 1, None)).await.unwrap().revision;
     let a = store.commit(put("a", 2, Some(a))).await.unwrap().revision;
@@ -112,7 +131,7 @@ async fn knows_what_was_before() {
 async fn compaction_forgets_history_and_keeps_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let store = Store::open(&path).unwrap();
+    let store = open(&path);
     let mut seen = store.commit(put("a", 0, None)).await.unwrap().revision;
     for value in 1..600 {
         seen = store.commit(put("a", value, Some(seen))).await.unwrap().revision;
@@ -120,12 +139,12 @@ async fn compaction_forgets_history_and_keeps_the_state() {
     store.commit(put("b", 7, None)).await.unwrap();
     store.close().await;
     assert!(matches!(store.commit(put("c", 1, None)).await, Err(Refusal::Disk(_))));
-    let (mut disk, mut state) = Disk::open(&path).unwrap();
-    let trimmed = state.trim(Instant::now() + Duration::from_secs(3600));
+    let (mut disk, state) = Disk::open(&path, Sealing::default()).unwrap();
+    let trimmed = state.trim(Instant::now() + Duration::from_secs(3600), Keep::Usual);
     assert!(trimmed.rows.len() > 300, "only {} rows go", trimmed.rows.len());
     disk.commit(&[], &trimmed).unwrap();
     drop(disk);
-    let (_, again) = Disk::open(&path).unwrap();
+    let (_, again) = Disk::open(&path, Sealing::default()).unwrap();
     let expected = [("a".to_owned(), 599), ("b".to_owned(), 7)];
     assert_eq!(values(&again), expected);
     assert_eq!(again.revision, state.revision);
@@ -140,6 +159,6 @@ fn a_file_that_is_no_database_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     std::fs::write(&path, b"not a database, but something else entirely").unwrap();
-    let error = Disk::open(&path).err().unwrap().to_string();
+    let error = Disk::open(&path, Sealing::default()).err().unwrap().to_string();
     assert!(error.contains(path.to_str().unwrap()), "{error}");
 }

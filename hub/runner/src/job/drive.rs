@@ -76,11 +76,7 @@ impl Driver {
             None => tally.insert(self.take_stock(&job).await?),
         };
         match super::next_step(&job, counted, backoff, now) {
-            Step::LeaveAlone | Step::Finished { remove_at: None } => Ok(false),
-            Step::Finished { remove_at: Some(time) } => {
-                self.remove_at(&job, time).await?;
-                Ok(false)
-            }
+            Step::LeaveAlone | Step::Finished => Ok(false),
             Step::Suspended => {
                 if !super::is_suspended(&job) {
                     self.write(&job, super::suspended(&job, counted, now)).await?;
@@ -114,15 +110,6 @@ impl Driver {
             () = tokio::time::sleep(time) => false,
             _ = self.job.changed() => true,
         }
-    }
-
-    async fn remove_at(&mut self, job: &Job, time: Timestamp) -> kube::Result<()> {
-        let left = Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default();
-        tokio::time::sleep(left).await;
-        let uid = job.uid();
-        let params = DeleteParams::background()
-            .preconditions(kube::api::Preconditions { uid, resource_version: None });
-        self.jobs(job).delete(&job.name_any(), &params).await.map(drop)
     }
 
     /// Counts the pods that a former hub left; those that it did not finish are lost.

@@ -76,14 +76,13 @@ fn fails_when_its_time_is_over() {
 }
 
 #[test]
-fn is_removed_after_its_time_to_live() {
-    let status = json!({"conditions": [{"type": "Complete", "status": "True",
-        "lastTransitionTime": "1970-01-01T00:00:00Z"}]});
-    let kept = job(json!({"status": status}));
-    assert_eq!(step(&kept, 0), Step::Finished { remove_at: None });
-    let expiring = job(json!({"status": status, "spec": {"ttlSecondsAfterFinished": 30}}));
-    let remove_at = Some("1970-01-01T00:00:30Z".parse().unwrap());
-    assert_eq!(step(&expiring, 0), Step::Finished { remove_at });
+fn does_nothing_more_when_it_is_over() {
+    for end in ["Complete", "Failed"] {
+        let status = json!({"conditions": [{"type": end, "status": "True"}]});
+        assert_eq!(step(&job(json!({"status": status})), 0), Step::Finished);
+    }
+    let not_yet = json!({"conditions": [{"type": "Complete", "status": "False"}]});
+    assert_ne!(step(&job(json!({"status": not_yet})), 0), Step::Finished);
 }
 
 #[test]
