@@ -32,6 +32,7 @@
 mod admission;
 mod audit;
 mod authn;
+mod backup;
 mod body;
 mod certify;
 mod controllers;
@@ -75,6 +76,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use admission::{AdmissionRequest, Admit, Operation};
 pub use audit::AuditConfig;
+pub use backup::{BackupError, BackupPlan, BackupSummary, check, restore};
 pub use body::{Body, BoxError};
 pub use certify::{CertificateRequest, IssuedCertificate, PATH as CERTIFICATES_PATH};
 pub use logs::{LogOptions, LogTarget, PodLogs};
@@ -127,6 +129,12 @@ impl ApiServer {
     /// Serves all paths that begin with `prefix` by `handler`, for authenticated users.
     pub fn mount(&self, prefix: &str, handler: Arc<dyn Mounted>) {
         self.server.add_mount(prefix, handler);
+    }
+
+    /// Hands backups out, at the plan's path, to users whom RBAC allows it; only the first call
+    /// counts.
+    pub fn hand_out_backups(&self, plan: BackupPlan) {
+        self.server.backups.open(plan);
     }
 
     /// Says where logs of pods come from; only the first call counts.

@@ -26,6 +26,10 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+/// The files that a server needs to be the same one elsewhere, within its data directory: its
+/// authority, and the key of its tokens.
+pub(crate) const FILES: [&str; 3] = ["pki/ca.key", "pki/ca.crt", "pki/service-accounts.key"];
+
 /// Lives of certificates: the CA's bounds everything; the serving certificate is made anew at
 /// each start; an admin's lasts a year.
 const CA_DAYS: i64 = 3650;

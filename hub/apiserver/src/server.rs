@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::Admit,
     audit::Audit,
+    backup,
     logs::PodLogs,
     pki::Pki,
     rbac::Authorizer,
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub limits: Limits,
     pub audit: Option<Audit>,
     pub patience: Patience,
+    pub backups: backup::Door,
     pub pod_logs: OnceLock<Arc<dyn PodLogs>>,
     /// Ends watches and the server's own controllers.
     pub shutdown: CancellationToken,
@@ -57,6 +59,7 @@ impl Inner {
             limits: Limits::default(),
             audit,
             patience,
+            backups: backup::Door::default(),
             pod_logs: OnceLock::new(),
             shutdown: CancellationToken::new(),
             registry: ArcSwap::from_pointee(Registry::builtin()),

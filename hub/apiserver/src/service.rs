@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     audit::{Notes, Seen},
-    authn,
+    authn, backup,
     body::{self, Body, BoxError, REQUEST_BYTES_MAX},
     certify, rbac,
     request::{Query, Target, Verb},
@@ -338,6 +338,9 @@ where
     }
     let verb = parts.method.as_str().to_lowercase();
     course.decided(rbac::authorize_path(server, &user, &verb, path))?;
+    if let Some(plan) = server.backups.at(path) {
+        return backup::answer(server, plan, &user, &parts.method).await;
+    }
     match (path, verb.as_str()) {
         (certify::PATH, "post") => certify::answer(server, &user, body::read(body).await?),
         _ => Ok(routes::published(server, path, &parts)),

@@ -14,6 +14,7 @@
 
 mod copy;
 mod disk;
+mod moved;
 mod object;
 mod reserve;
 mod row;
@@ -31,6 +32,7 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 pub(crate) use disk::{DiskError, Snapshot};
+pub(crate) use moved::Restored;
 pub(crate) use object::{Draft, Key, Object, draft};
 pub(crate) use seal::Sealing;
 pub use seal::{EncryptionKey, KeyFileError};
