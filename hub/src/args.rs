@@ -1,6 +1,10 @@
 //! Every flag of `muster`, with its default.
 
+mod storage;
+
 use std::{net::SocketAddr, path::PathBuf};
+
+pub(crate) use storage::{KeyArgs, StorageArgs};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -41,6 +45,10 @@ pub(crate) enum Command {
     Agents(AgentsArgs),
     /// Make kubeconfigs for people
     Kubeconfig(KubeconfigArgs),
+    /// Write a backup of the running hub into a file
+    Backup(BackupArgs),
+    /// Make a data directory from a backup
+    Restore(RestoreArgs),
     /// Try it: a hub and agents on this host, the samples, a live view, until Ctrl-C
     Quickstart(QuickstartArgs),
     /// What the hub's own containers in a pipeline run
@@ -79,6 +87,8 @@ pub(crate) struct HubArgs {
     /// Log what the hub's own controllers ask, too: far more than all else
     #[arg(long)]
     pub(crate) audit_own: bool,
+    #[command(flatten)]
+    pub(crate) storage: StorageArgs,
     /// Print one line of JSON with addresses and paths when ready
     #[arg(long)]
     pub(crate) print_json: bool,
@@ -303,6 +313,26 @@ pub(crate) struct CreateKubeconfigArgs {
     /// The file to write (mode 0600) [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// `muster backup`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct BackupArgs {
+    /// The file to write, which must not exist; it holds the hub's keys and Secrets, so that its
+    /// owner alone may read it
+    pub(crate) file: PathBuf,
+}
+
+/// `muster restore`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup
+    pub(crate) file: PathBuf,
+    /// The data directory to make: a new or an empty one [default: as muster hub's]
+    #[arg(long, env = "MUSTER_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) keys: KeyArgs,
 }
 
 /// `muster quickstart`.

@@ -2,6 +2,7 @@
 
 pub(crate) mod agents;
 pub(crate) mod apply;
+pub(crate) mod backup;
 pub(crate) mod cluster;
 pub(crate) mod delete;
 pub(crate) mod explain;
@@ -9,6 +10,7 @@ pub(crate) mod get;
 pub(crate) mod kubeconfig;
 pub(crate) mod logs;
 pub(crate) mod pipeline;
+pub(crate) mod restore;
 
 mod kinds;
 mod manifests;

@@ -46,6 +46,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::Kubeconfig(args) => commands::kubeconfig::run(args, &client).await,
         Command::Quickstart(_) => Ok(()),
         Command::Agents(args) => commands::agents::run(args, &client).await,
+        Command::Backup(args) => commands::backup::run(&args, &client).await,
+        Command::Restore(args) => commands::restore::run(args).await,
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{ExecutorArg, HubArgs},
+    args::{ExecutorArg, HubArgs, StorageArgs},
     data_dir::{self, ADMIN_KUBECONFIG},
 };
 
@@ -50,6 +50,7 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     bridges::rules(&api, &control);
     let gateway = open_door(&data, &args, control.fleet()).await?;
     install::door(&admin, &gateway).await?;
+    api.hand_out_backups(data_dir::backup_plan(data.path()));
     let (runner, executor) = build_runner(&data, &args, (&api, api_address), &tasks).await?;
     api.set_pod_logs(Arc::new(bridges::Logs(runner.logs())));
 
@@ -79,8 +80,9 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
         executor,
     };
     announce::ready(&ready, args.print_json)?;
-    tasks.join(DRAIN_LIMIT).await?;
-    Ok(())
+    let ended = tasks.join(DRAIN_LIMIT).await;
+    api.close().await;
+    Ok(ended?)
 }
 
 async fn open_api(
@@ -88,10 +90,11 @@ async fn open_api(
     args: &HubArgs,
     address: SocketAddr,
 ) -> anyhow::Result<ApiServer> {
-    let mut config = Config::new(data.path().join("api"));
+    let mut config = Config::new(data.path().join(data_dir::API));
     let log = args.audit_log.clone().unwrap_or_else(|| data.path().join(AUDIT_LOG));
     config.audit = (log.as_os_str() != AUDIT_OFF)
         .then_some(AuditConfig { path: log, own_clients: args.audit_own });
+    config.storage = args.storage.read()?;
     config.names.push(address.ip().to_string());
     Ok(ApiServer::open(config).await?)
 }

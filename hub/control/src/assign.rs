@@ -32,7 +32,7 @@ use crate::{
     shelf::Changed,
 };
 
-pub(crate) use epoch::EpochError;
+pub use epoch::{EpochError, raise_after_restore};
 
 /// Assignments by destination; clones are handles to the same ones.
 #[derive(Clone)]

@@ -31,6 +31,7 @@ use offers::Offers;
 use tokio_util::sync::CancellationToken;
 
 pub use admission::{Admission, AdmissionView};
+pub use assign::{EpochError, raise_after_restore};
 pub use manifests::{account_name, manifests};
 pub use results::{RESULT_BODY_MAX, ResultCall, Results};
 
