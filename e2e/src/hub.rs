@@ -23,6 +23,8 @@ pub enum Executor {
 pub struct HubOptions {
     /// What runs pipelines.
     pub executor: Executor,
+    /// Further flags.
+    pub flags: Vec<String>,
 }
 
 /// A running hub; ports stay the same over restarts.
@@ -47,8 +49,12 @@ struct Ready {
 impl Hub {
     /// Starts a hub with its data below `directory`.
     pub fn start(directory: &Path, executor: Executor) -> Self {
+        Self::start_with(directory, HubOptions { executor, flags: Vec::new() })
+    }
+
+    /// Starts a hub with further flags.
+    pub fn start_with(directory: &Path, options: HubOptions) -> Self {
         let ports = (free_port(), free_port());
-        let options = HubOptions { executor };
         let (process, ready) = launch(directory, ports, &options);
         Self { process, directory: directory.to_owned(), ports, options, ready }
     }
@@ -126,6 +132,7 @@ fn launch(directory: &Path, ports: (u16, u16), options: &HubOptions) -> (Process
         .arg(directory.join("hub"))
         .args(["--api-listen", &format!("127.0.0.1:{}", ports.0)])
         .args(["--agents-listen", &format!("127.0.0.1:{}", ports.1)])
+        .args(&options.flags)
         .stdout(Stdio::piped());
     let mut process = Process::start(&mut command, &directory.join("hub.log"));
     let line = process.first_line();

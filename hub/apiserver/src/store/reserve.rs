@@ -43,7 +43,7 @@ impl Reserve {
             match self.take() {
                 Ok(()) => {
                     self.held = true;
-                    tracing::info!(path = %self.path.display(), "room is kept for a full disk");
+                    tracing::debug!(path = %self.path.display(), "room is kept for a full disk");
                 }
                 Err(_) => drop(fs::remove_file(&self.path)),
             }
