@@ -49,6 +49,10 @@ impl Copying {
         let (stopped, path) = (stop.clone(), path.to_owned());
         let run = move || {
             let copied = copy(&read, &path, &sealing, &|| stopped.load(Ordering::Relaxed));
+            if copied.is_err() {
+                // It takes room; what cannot be removed is removed by the next start.
+                let _ = remove_leftover(&path);
+            }
             // The writer may have given up, or ended.
             let _ = done.send(copied);
         };
@@ -184,6 +188,8 @@ impl Target {
             transaction.open_table(FACTS)?.insert("revision", revision)?;
         }
         transaction.commit()?;
+        // A file grows by doubling; what it does not need yet is given back.
+        self.database.compact().map_err(|error| DiskError::Write(Box::new(error.into())))?;
         Ok(self.database)
     }
 

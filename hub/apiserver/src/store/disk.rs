@@ -15,6 +15,7 @@ use redb::{
 
 use super::{
     copy::{self, Copying},
+    reserve::{self, RESERVE_BYTES},
     row::{self, Unreadable},
     seal::{KeyId, Sealing},
     table::{Event, State, Trimmed},
@@ -42,6 +43,10 @@ const COMPACT_ABOVE_BYTES: u64 = 32 << 20;
 /// times (rows fill pages, or powers of two of them), and copying what is left should free at
 /// least as much as it writes.
 const COMPACT_RATIO: u64 = 4;
+
+/// A copy is made where so much is free besides what it may take; else the file is made smaller
+/// where it is, which holds the writer up.
+const ROOM_BYTES: u64 = 4 * RESERVE_BYTES;
 
 /// The database cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -116,9 +121,9 @@ pub(super) struct Disk {
     /// The file's size above which it is looked at for compaction.
     compact_above: u64,
     copying: Option<Copying>,
-    /// The bytes of all rows when the file was last made smaller where it is: only what has gone
-    /// since is worth another time.
-    shrunk_at: u64,
+    /// The file's size and the bytes of all rows when it was last made smaller where it is: it is
+    /// worth another time when it has grown, or they have gone.
+    shrunk: (u64, u64),
     /// Held by each snapshot that is being read: the file must not be replaced under it.
     readers: Arc<()>,
 }
@@ -152,7 +157,7 @@ impl Disk {
             row_bytes: loaded.row_bytes,
             compact_above: COMPACT_ABOVE_BYTES,
             copying: None,
-            shrunk_at: u64::MAX,
+            shrunk: (0, u64::MAX),
             readers: Arc::default(),
         };
         if !loaded.orphans.is_empty() {
@@ -191,8 +196,8 @@ impl Disk {
     /// written meanwhile.
     pub(super) fn shrink(&mut self) -> Result<(), DiskError> {
         let before = self.file_bytes();
-        let unread = Arc::strong_count(&self.readers) == 1;
-        if !unread || self.row_bytes >= self.shrunk_at || before / 2 < self.row_bytes {
+        let done = before <= self.shrunk.0 && self.row_bytes >= self.shrunk.1;
+        if self.is_read() || done || before / 2 < self.row_bytes {
             return Ok(());
         }
         let mut database = match self.database.take() {
@@ -200,10 +205,11 @@ impl Disk {
             None => self.reopen()?,
         };
         self.copying = None;
-        self.shrunk_at = self.row_bytes;
-        database.compact()?;
+        let compacted = database.compact();
         self.database = Some(database);
         let after = self.file_bytes();
+        self.shrunk = (after, self.row_bytes);
+        compacted.map_err(|error| DiskError::Write(Box::new(error.into())))?;
         tracing::info!(path = %self.path.display(), before, after, "the database was made smaller");
         Ok(())
     }
@@ -212,10 +218,17 @@ impl Disk {
     pub(super) fn tend(&mut self) {
         let outcome = match self.copying.take() {
             Some(copying) => self.end_copy(copying),
-            None if self.is_wasteful() => self.begin_copy(),
-            None => Ok(()),
+            None if !self.is_wasteful() => Ok(()),
+            None if reserve::free_bytes(&self.path)
+                > COMPACT_RATIO * self.row_bytes + ROOM_BYTES =>
+            {
+                self.begin_copy()
+            }
+            None => self.shrink(),
         };
         if let Err(error) = outcome {
+            // What may be left of a copy takes room, and is made anew another time.
+            let _ = copy::remove_leftover(&self.path);
             // Not again before the file has grown: what failed may fail every time.
             self.compact_above = self.file_bytes() + self.file_bytes() / 4;
             tracing::warn!(%error, path = %self.path.display(), "the database is not compacted");
@@ -258,10 +271,14 @@ impl Disk {
         Ok(database)
     }
 
+    /// A snapshot is being read.
+    fn is_read(&self) -> bool {
+        Arc::strong_count(&self.readers) > 1
+    }
+
     fn is_wasteful(&self) -> bool {
         let size = self.file_bytes();
-        let idle = Arc::strong_count(&self.readers) == 1;
-        idle && size > self.compact_above && size / COMPACT_RATIO > self.row_bytes
+        !self.is_read() && size > self.compact_above && size / COMPACT_RATIO > self.row_bytes
     }
 
     pub(super) fn begin_copy(&mut self) -> Result<(), DiskError> {
@@ -280,9 +297,10 @@ impl Disk {
                 let copied = copied?;
                 let (events, trimmed) = copying.since();
                 write(&copied, &self.sealing, events, trimmed)?;
-                // A backup may have begun meanwhile; the copy is made again after it.
-                if Arc::strong_count(&self.readers) == 1 {
-                    self.replace(copied)?;
+                match self.is_read() {
+                    false => self.replace(copied)?,
+                    // A backup has begun meanwhile: the copy is made again after it.
+                    true => copy::remove_leftover(&self.path)?,
                 }
             }
         }

@@ -19,6 +19,13 @@ pub(super) const RESERVE_BYTES: u64 = 16 << 20;
 /// The reserve is taken where so much is free, so that taking it does not fill the disk.
 const TAKE_ABOVE_BYTES: u64 = 2 * RESERVE_BYTES;
 
+/// What is free on the file system of a file.
+pub(super) fn free_bytes(path: &Path) -> u64 {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    // A file system that does not say is asked by writing to it.
+    statvfs(dir).map_or(u64::MAX, |about| about.f_bavail.saturating_mul(about.f_frsize))
+}
+
 /// The reserve beside a database.
 pub(super) struct Reserve {
     path: PathBuf,
@@ -39,7 +46,7 @@ impl Reserve {
 
     /// Whether there is room to spare; takes the reserve where there is again.
     pub(super) fn is_held(&mut self) -> bool {
-        if !self.held && self.has_room() {
+        if !self.held && free_bytes(&self.path) >= TAKE_ABOVE_BYTES {
             match self.take() {
                 Ok(()) => {
                     self.held = true;
@@ -59,12 +66,6 @@ impl Reserve {
         let path = self.path.display();
         tracing::error!(%path, "the disk is full: writes are refused until there is room");
         held
-    }
-
-    fn has_room(&self) -> bool {
-        let dir = self.path.parent().unwrap_or(Path::new("."));
-        // A file system that does not say is taken at its next word.
-        statvfs(dir).map_or(true, |about| about.f_bavail * about.f_frsize >= TAKE_ABOVE_BYTES)
     }
 
     fn take(&self) -> io::Result<()> {

@@ -25,7 +25,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Trim),
         1 => Just(Step::Reopen),
     ];
-    proptest::collection::vec(step, 1..400)
+    proptest::collection::vec(step, 1..250)
 }
 
 /// The store's disk and state without its thread, so that history can be aged.
@@ -128,7 +128,7 @@ fn value_of(object: &Object) -> i64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn list_plus_watch_equals_state_at_every_kept_revision(steps in steps()) {
