@@ -20,8 +20,9 @@ go_program() {
     if [ ! -x "$program" ]; then
         command -v go >/dev/null || return 1
         say "building $1 $2 (once; a few minutes)"
-        (cd "$here/$1" && GOFLAGS=-mod=readonly go build -trimpath -ldflags "$4" -o "$program.new" "$3" >&2)
-        mv "$program.new" "$program"
+        # Spelled out, because -e does not hold where a function's failure is asked about.
+        (cd "$here/$1" && GOFLAGS=-mod=readonly go build -trimpath -ldflags "$4" -o "$program.new" "$3" >&2) &&
+            mv "$program.new" "$program" || return 1
     fi
     echo "$program"
 }
@@ -31,10 +32,12 @@ kubernetes_version() {
     echo "-s -w -X $base.gitVersion=v1.$1 -X $base.gitMajor=1 -X $base.gitMinor=${1%%.*}"
 }
 
+# What follows is named the_… because `command -v` would find a function before a program.
+
 # kubectl of the minor that the embedded API serves.
-kubectl() {
+the_kubectl() {
     for candidate in "${MUSTER_KUBECTL:-}" $(command -v kubectl.1.32 kubectl 2>/dev/null) \
-        "$(dirname "$(readlink -f "$(command -v kubectl 2>/dev/null || echo /)")")/kubectl.1.32"; do
+        "$(dirname "$(readlink -f "$(command -v kubectl || echo /)")")/kubectl.1.32"; do
         [ -x "$candidate" ] || continue
         # A dispatcher would pick another kubectl by the server's version.
         version=$("$candidate" version --client 2>/dev/null | head -1)
@@ -48,22 +51,22 @@ kubectl() {
 }
 
 # The newest kubectl that can be had: what people with a fresh laptop bring.
-kubectl_newest() {
+the_kubectl_newest() {
     [ -z "${MUSTER_KUBECTL_NEWEST:-}" ] || { echo "$MUSTER_KUBECTL_NEWEST"; return; }
     go_program kubectl-newest 1.37.2 k8s.io/kubernetes/cmd/kubectl "$(kubernetes_version 37.2)"
 }
 
-helm() {
+the_helm() {
     [ -z "${MUSTER_HELM:-}" ] || { echo "$MUSTER_HELM"; return; }
     go_program helm 3.22.0 helm.sh/helm/v3/cmd/helm "-s -w"
 }
 
-kube_apiserver() {
+the_kube_apiserver() {
     [ -z "${MUSTER_KUBE_APISERVER:-}" ] || { echo "$MUSTER_KUBE_APISERVER"; return; }
     go_program kube-apiserver 1.36.3 k8s.io/kubernetes/cmd/kube-apiserver "$(kubernetes_version 36.3)"
 }
 
-etcd() {
+the_etcd() {
     [ -z "${MUSTER_ETCD:-}" ] || { echo "$MUSTER_ETCD"; return; }
     go_program etcd 3.6.8 . "-s -w"
 }
@@ -75,15 +78,50 @@ install() {
     command -v "$program" >/dev/null && return
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "installing $*"
-        apt-get update -qq >&2
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$@" >&2
+        # Another installation may be under way.
+        apt-get -o DPkg::Lock::Timeout=300 update -qq >&2
+        DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq "$@" >&2
     else
         return 1
     fi
 }
 
+# digest FILE…: names what is installed after what it was installed from.
+digest() { cat "$@" | sha256sum | cut -c 1-16; }
+
+# The official Python client, in an environment of its own; printed is its interpreter.
+the_python_client() {
+    [ -z "${MUSTER_PYTHON:-}" ] || { echo "$MUSTER_PYTHON"; return; }
+    home=$cache/python-client-$(digest "$here/python-client/requirements.txt")
+    if [ ! -e "$home/complete" ]; then
+        python3 -c 'import ensurepip, venv' 2>/dev/null || install python3-venv python3 python3-venv || return 1
+        say "installing the Python client (once)"
+        python3 -m venv --clear "$home" >&2 &&
+            "$home/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+                -r "$here/python-client/requirements.txt" >&2 &&
+            touch "$home/complete" || return 1
+    fi
+    echo "$home/bin/python"
+}
+
+# The official JavaScript client; printed is the directory from which node finds it.
+the_node_client() {
+    [ -z "${MUSTER_NODE_CLIENT:-}" ] || { echo "$MUSTER_NODE_CLIENT"; return; }
+    source=$here/node-client
+    home=$cache/node-client-$(digest "$source/package.json" "$source/package-lock.json")
+    if [ ! -e "$home/complete" ]; then
+        install node nodejs npm && install npm npm || return 1
+        say "installing the JavaScript client (once)"
+        mkdir -p "$home" &&
+            cp "$source/package.json" "$source/package-lock.json" "$home" &&
+            (cd "$home" && npm ci --ignore-scripts --no-audit --no-fund >&2) &&
+            touch "$home/complete" || return 1
+    fi
+    echo "$home"
+}
+
 # An image for pipelines, made here because tests reach no registry.
-image() {
+the_image() {
     name=docker.io/library/busybox:1.36
     install podman podman runc busybox-static || return 1
     [ -x /bin/busybox ] || install busybox busybox-static || return 1
@@ -107,16 +145,20 @@ export_or_lack() { # VARIABLE VALUE PROGRAM CURE
     if [ -n "$2" ]; then echo "export $1='$2'"; else lack "$3" "$4"; fi
 }
 
-export_or_lack MUSTER_KUBECTL "$(kubectl || true)" kubectl "install kubectl 1.32, or Go to build it"
-export_or_lack MUSTER_KUBECTL_NEWEST "$(kubectl_newest || true)" kubectl-newest \
+export_or_lack MUSTER_KUBECTL "$(the_kubectl || true)" kubectl "install kubectl 1.32, or Go to build it"
+export_or_lack MUSTER_KUBECTL_NEWEST "$(the_kubectl_newest || true)" kubectl-newest \
     "install Go to build it, or set MUSTER_KUBECTL_NEWEST"
-export_or_lack MUSTER_HELM "$(helm || true)" helm "install Go to build it, or set MUSTER_HELM"
-export_or_lack MUSTER_ETCD "$(etcd || true)" etcd "install Go to build it, or set MUSTER_ETCD"
-export_or_lack MUSTER_KUBE_APISERVER "$(kube_apiserver || true)" kube-apiserver \
+export_or_lack MUSTER_HELM "$(the_helm || true)" helm "install Go to build it, or set MUSTER_HELM"
+export_or_lack MUSTER_ETCD "$(the_etcd || true)" etcd "install Go to build it, or set MUSTER_ETCD"
+export_or_lack MUSTER_KUBE_APISERVER "$(the_kube_apiserver || true)" kube-apiserver \
     "install Go to build it, or set MUSTER_KUBE_APISERVER"
+export_or_lack MUSTER_PYTHON "$(the_python_client || true)" python-client \
+    "apt-get install python3-venv, and let pip reach PyPI"
+export_or_lack MUSTER_NODE_CLIENT "$(the_node_client || true)" node-client \
+    "install node 20 and npm, and let npm reach its registry"
 export_or_lack MUSTER_TERRAFORM "$(command -v terraform || command -v tofu || true)" terraform \
     "install terraform or tofu"
-export_or_lack MUSTER_TEST_IMAGE "$(image || true)" podman \
+export_or_lack MUSTER_TEST_IMAGE "$(the_image || true)" podman \
     "apt-get install podman runc busybox-static"
 
 if [ -n "$missing" ] && [ "${CI:-}" = true ]; then
