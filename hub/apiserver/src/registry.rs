@@ -27,6 +27,8 @@ pub(crate) struct Resource {
     pub kind: String,
     pub list_kind: String,
     pub plural: String,
+    /// A deletion is answered with the object instead of a `Status`.
+    pub returns_deleted: bool,
     pub singular: String,
     pub short_names: Vec<String>,
     pub categories: Vec<String>,

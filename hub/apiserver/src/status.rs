@@ -38,7 +38,7 @@ impl About<'_> {
         }
     }
 
-    fn details(&self) -> Map<String, Value> {
+    pub(crate) fn details(&self) -> Map<String, Value> {
         let named = [("name", self.name), ("group", self.group), ("kind", self.kind)];
         let present = named.into_iter().filter(|(_, value)| !value.is_empty());
         present.map(|(field, value)| (field.to_owned(), value.into())).collect()

@@ -11,6 +11,7 @@ struct Kind {
     version: &'static str,
     kind: &'static str,
     plural: &'static str,
+    returns_deleted: bool,
     short_names: &'static [&'static str],
     categories: &'static [&'static str],
     namespaced: bool,
@@ -33,6 +34,7 @@ const fn kind(
         version: "v1",
         kind,
         plural,
+        returns_deleted: false,
         short_names,
         categories: &[],
         namespaced: true,
@@ -102,7 +104,11 @@ static KINDS: &[Kind] = &[
     },
     Kind { rules: Rules::ConfigMap, ..kind("", "ConfigMap", "configmaps", &["cm"]) },
     Kind { rules: Rules::Secret, selectable: &["type"], ..kind("", "Secret", "secrets", &[]) },
-    Kind { extra: &["token"], ..kind("", "ServiceAccount", "serviceaccounts", &["sa"]) },
+    Kind {
+        extra: &["token"],
+        returns_deleted: true,
+        ..kind("", "ServiceAccount", "serviceaccounts", &["sa"])
+    },
     Kind { rules: Rules::Event, selectable: EVENT_FIELDS, ..kind("", "Event", "events", &["ev"]) },
     Kind {
         categories: &["all"],
@@ -110,9 +116,15 @@ static KINDS: &[Kind] = &[
         extra: &["log"],
         selectable: POD_FIELDS,
         rules: Rules::Pod,
+        returns_deleted: true,
         ..kind("", "Pod", "pods", &["po"])
     },
-    Kind { categories: &["all"], has_status: true, ..kind("", "Service", "services", &["svc"]) },
+    Kind {
+        categories: &["all"],
+        has_status: true,
+        returns_deleted: true,
+        ..kind("", "Service", "services", &["svc"])
+    },
     Kind {
         namespaced: false,
         has_status: true,
@@ -217,6 +229,7 @@ fn resource(row: &Kind) -> Option<Resource> {
         kind: row.kind.to_owned(),
         list_kind: format!("{}List", row.kind),
         plural: row.plural.to_owned(),
+        returns_deleted: row.returns_deleted,
         singular: row.kind.to_lowercase(),
         short_names: owned(row.short_names),
         categories: owned(row.categories),

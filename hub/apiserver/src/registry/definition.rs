@@ -72,6 +72,7 @@ fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Opt
         stored_as: api_version(&group, stored),
         list_kind: text(&names["listKind"]).unwrap_or_else(|| format!("{kind}List")),
         plural: text(&names["plural"])?,
+        returns_deleted: false,
         singular: text(&names["singular"]).unwrap_or_else(|| kind.to_lowercase()),
         short_names: list(&names["shortNames"]),
         categories: list(&names["categories"]),

@@ -94,17 +94,16 @@ pub(crate) enum Deleted {
 pub(super) async fn delete(call: &Call<'_>, body: &[u8]) -> Result<Response<Body>, Status> {
     let options = DeleteOptions::parse(call.query, call.headers, body)?;
     match delete_object(call, call.current()?, &options).await? {
-        Deleted::Gone(object) => {
-            let mut details = json!({"name": object.key.name, "group": call.resource.group});
-            details["kind"] = call.resource.plural.clone().into();
-            details["uid"] = object.meta.uid.clone().into();
+        Deleted::Gone(object) if !call.resource.returns_deleted => {
+            let mut details = call.about(&object.key.name).details();
+            details.insert("uid".to_owned(), object.meta.uid.clone().into());
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": details,
             });
             Ok(respond::json_value(StatusCode::OK, &status))
         }
-        Deleted::Held(object) => {
+        Deleted::Gone(object) | Deleted::Held(object) => {
             let bytes = form::served_bytes(&call.resource, &object);
             Ok(respond::object(&call.resource, call.form, StatusCode::OK, bytes))
         }

@@ -1,7 +1,7 @@
 //! What the tests of the API share: a server in a directory of its own, and a custom kind.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::ConfigMap,
@@ -14,6 +14,8 @@ use kube::{
 };
 use muster_apiserver::{ApiServer, Config, UserInfo};
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Home {
     pub(crate) api: ApiServer,
@@ -29,6 +31,17 @@ impl Home {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(self.api.service(UserInfo::admin()), "default")
+    }
+
+    /// Serves the API on a port of its own: the address, and the kubeconfig of its administrator.
+    pub(crate) async fn serve(&self) -> (SocketAddr, PathBuf) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let kubeconfig = self.dir.path().join("admin.kubeconfig");
+        self.api.write_admin_kubeconfig(&kubeconfig, address).unwrap();
+        let api = self.api.clone();
+        tokio::spawn(async move { api.serve(listener, CancellationToken::new()).await });
+        (address, kubeconfig)
     }
 
     pub(crate) async fn reopen(self) -> Home {

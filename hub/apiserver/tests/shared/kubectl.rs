@@ -4,9 +4,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, process::Stdio};
 
-use muster_apiserver::ApiServer;
-use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command};
-use tokio_util::sync::CancellationToken;
+use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::home::Home;
 
@@ -32,7 +30,7 @@ impl Kubectl {
     }
 
     pub(crate) async fn of(home: Home) -> Kubectl {
-        let (address, kubeconfig) = serve(&home.api, &home).await;
+        let (address, kubeconfig) = home.serve().await;
         // Some distributions of kubectl choose by the server's version which one to run.
         let program = std::env::var("MUSTER_KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
         Kubectl { home, address, kubeconfig, program }
@@ -82,16 +80,6 @@ impl Kubectl {
             .kill_on_drop(true);
         command
     }
-}
-
-async fn serve(api: &ApiServer, home: &Home) -> (SocketAddr, PathBuf) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let kubeconfig = home.dir.path().join("admin.kubeconfig");
-    api.write_admin_kubeconfig(&kubeconfig, address).unwrap();
-    let api = api.clone();
-    tokio::spawn(async move { api.serve(listener, CancellationToken::new()).await });
-    (address, kubeconfig)
 }
 
 fn words(args: &str) -> Vec<String> {
