@@ -1,19 +1,29 @@
 //! OpenAPI v3 documents: what kubectl's `apply`, `explain` and validation read.
 //!
 //! One document for each group and version, with the schemas of its kinds, all they refer to,
-//! and a minimal path for each resource. The index carries a hash of each, so that clients
-//! cache them.
+//! and the paths of each resource ([`paths`]). The index carries a hash of each, so that clients
+//! cache them. Older clients get all of it as one document of version 2 ([`v2`]).
+
+mod packed;
+mod paths;
+mod v2;
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha512};
 
 use crate::{discovery::KindInfo, schema::builtin};
+pub(crate) use v2::{Form, Forms};
+
+/// The version of the API that the documents describe.
+const API_VERSION: &str = "v1.32.13";
 
 const SCHEMAS: &str = "#/components/schemas/";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// The document of one group and version.
@@ -24,17 +34,26 @@ pub(crate) struct Document {
     /// Changes with the body; upper-case hex.
     pub(crate) hash: String,
     /// JSON.
-    pub(crate) body: String,
+    pub(crate) body: Bytes,
+}
+
+impl Document {
+    /// Where it is; clients may keep what they get there for ever.
+    pub(crate) fn url(&self) -> String {
+        format!("/openapi/v3/{}?hash={}", self.path, self.hash)
+    }
+}
+
+/// What an entity tag is made of: upper-case hex, as Kubernetes has it.
+pub(crate) fn hash(body: &[u8]) -> String {
+    hex::encode_upper(Sha512::digest(body))
 }
 
 /// `/openapi/v3`: where each document is.
 pub(crate) fn index(documents: &[Document]) -> Value {
     let paths: Map<String, Value> = documents
         .iter()
-        .map(|document| {
-            let url = format!("/openapi/v3/{}?hash={}", document.path, document.hash);
-            (document.path.clone(), json!({"serverRelativeURL": url}))
-        })
+        .map(|document| (document.path.clone(), json!({"serverRelativeURL": document.url()})))
         .collect();
     json!({"paths": paths})
 }
@@ -68,7 +87,7 @@ pub(crate) fn builtin_documents(served: &[KindInfo]) -> Vec<Document> {
 
 /// The document of a group and version that CRDs define; with each kind comes its
 /// `openAPIV3Schema`.
-pub(crate) fn crd_document(group: &str, version: &str, kinds: &[(KindInfo, Value)]) -> Document {
+pub(crate) fn crd_document(group: &str, version: &str, kinds: &[(&KindInfo, &Value)]) -> Document {
     let mut schemas = Schemas::default();
     for (kind, schema) in kinds {
         schemas.add_builtin(OBJECT_META);
@@ -77,7 +96,7 @@ pub(crate) fn crd_document(group: &str, version: &str, kinds: &[(KindInfo, Value
         schemas.0.insert(name.clone(), custom_schema(kind, schema));
         schemas.0.insert(format!("{name}List"), list_schema(kind, &name));
     }
-    let kinds: Vec<&KindInfo> = kinds.iter().map(|(kind, _)| kind).collect();
+    let kinds: Vec<&KindInfo> = kinds.iter().map(|(kind, _)| *kind).collect();
     document(group, version, &kinds, schemas)
 }
 
@@ -86,6 +105,16 @@ pub(crate) fn crd_document(group: &str, version: &str, kinds: &[(KindInfo, Value
 struct Schemas(Map<String, Value>);
 
 impl Schemas {
+    /// Refers to the schema of a kind, if it is here.
+    fn of_kind(&self, group: &str, version: &str, kind: &str) -> Option<String> {
+        let found = self.0.iter().find(|(_, schema)| {
+            builtin::kinds_of(schema)
+                .iter()
+                .any(|(g, v, k)| (&**g, &**v, &**k) == (group, version, kind))
+        });
+        found.map(|(name, _)| format!("{SCHEMAS}{name}"))
+    }
+
     /// Adds a built-in definition with all that it refers to.
     fn add_builtin(&mut self, name: &str) {
         if self.0.contains_key(name) {
@@ -118,115 +147,25 @@ fn references<'a>(value: &'a Value, names: &mut Vec<&'a str>) {
 
 fn document(group: &str, version: &str, kinds: &[&KindInfo], mut schemas: Schemas) -> Document {
     schemas.add_builtin(DELETE_OPTIONS);
+    schemas.add_builtin(STATUS);
     let path = match group {
         "" => format!("api/{version}"),
         group => format!("apis/{group}/{version}"),
     };
-    let mut paths = Map::new();
+    let mut all = Map::new();
     for kind in kinds {
-        add_paths(&mut paths, &path, kind, &schemas);
+        paths::add(&mut all, &path, kind, &schemas);
     }
-    paths.sort_keys();
+    all.sort_keys();
     schemas.0.sort_keys();
     let body = json!({
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.32.13"},
-        "paths": paths,
+        "info": {"title": "Kubernetes", "version": API_VERSION},
+        "paths": all,
         "components": {"schemas": schemas.0},
     })
     .to_string();
-    let hash = hex::encode_upper(Sha512::digest(&body));
-    Document { path, hash, body }
-}
-
-/// The paths of a kind, with what kubectl looks for: the kind of each operation, and that PATCH
-/// knows `fieldValidation` and `dryRun`.
-fn add_paths(paths: &mut Map<String, Value>, root: &str, kind: &KindInfo, schemas: &Schemas) {
-    let collection = match kind.namespaced {
-        true => format!("/{root}/namespaces/{{namespace}}/{}", kind.plural),
-        false => format!("/{root}/{}", kind.plural),
-    };
-    let item = format!("{collection}/{{name}}");
-    let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
-    let reference = schema_of(schemas, kind);
-    let operations = |verbs: &[(&str, &str, &str)], served: &[String], gvk: &Value| {
-        let mut entry = Map::new();
-        for (verb, method, action) in verbs {
-            if served.iter().any(|served| served == verb) {
-                entry.insert((*method).to_owned(), operation(action, gvk, reference.as_deref()));
-            }
-        }
-        Value::Object(entry)
-    };
-    let on_collection = operations(
-        &[
-            ("list", "get", "list"),
-            ("create", "post", "post"),
-            ("deletecollection", "delete", "deletecollection"),
-        ],
-        &kind.verbs,
-        &gvk,
-    );
-    let on_item = [
-        ("get", "get", "get"),
-        ("update", "put", "put"),
-        ("patch", "patch", "patch"),
-        ("delete", "delete", "delete"),
-    ];
-    if kind.namespaced {
-        let all = operations(&[("list", "get", "list")], &kind.verbs, &gvk);
-        paths.insert(format!("/{root}/{}", kind.plural), all);
-    }
-    paths.insert(collection, on_collection);
-    paths.insert(item.clone(), operations(&on_item, &kind.verbs, &gvk));
-    for sub in &kind.subresources {
-        let gvk = json!({"group": sub.group, "version": sub.version, "kind": sub.kind});
-        let mut verbs = on_item.to_vec();
-        verbs.push(("create", "post", "post"));
-        paths.insert(format!("{item}/{}", sub.name), operations(&verbs, &sub.verbs, &gvk));
-    }
-}
-
-fn operation(action: &str, gvk: &Value, schema: Option<&str>) -> Value {
-    let names: &[&str] = match action {
-        "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
-        "post" | "put" => &["dryRun", "fieldManager", "fieldValidation"],
-        "list" => {
-            &["continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "watch"]
-        }
-        "delete" => &["dryRun", "gracePeriodSeconds", "propagationPolicy"],
-        _ => &[],
-    };
-    let parameters: Vec<Value> = names
-        .iter()
-        .map(|name| {
-            let kind = match *name {
-                "force" | "watch" => "boolean",
-                "limit" | "gracePeriodSeconds" => "integer",
-                _ => "string",
-            };
-            json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}})
-        })
-        .collect();
-    let mut ok = json!({"description": "OK"});
-    if let Some(schema) = schema {
-        ok["content"] = json!({"application/json": {"schema": {"$ref": schema}}});
-    }
-    json!({
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": gvk,
-        "parameters": parameters,
-        "responses": {"200": ok},
-    })
-}
-
-fn schema_of(schemas: &Schemas, kind: &KindInfo) -> Option<String> {
-    let found = schemas.0.iter().find(|(_, schema)| {
-        builtin::kinds_of(schema).iter().any(|(group, version, name)| {
-            (group, version, name) == (&kind.group, &kind.version, &kind.kind)
-        })
-    });
-    found.map(|(name, _)| format!("{SCHEMAS}{name}"))
+    Document { path, hash: hash(body.as_bytes()), body: body.into() }
 }
 
 /// `com.example.lab.v1.Widget` for kind Widget of group `lab.example.com`.
@@ -239,20 +178,47 @@ fn component(kind: &KindInfo) -> String {
 
 fn custom_schema(kind: &KindInfo, schema: &Value) -> Value {
     let mut schema = schema.clone();
+    describe_embedded(&mut schema);
     let gvk = json!([{"group": kind.group, "version": kind.version, "kind": kind.kind}]);
     if let Value::Object(map) = &mut schema {
         map.insert("x-kubernetes-group-version-kind".to_owned(), gvk);
-        let properties = map.entry("properties").or_insert_with(|| json!({}));
-        if let Value::Object(properties) = properties {
-            add_type_meta(properties);
-            let meta = json!({
-                "description": "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
-                "allOf": [{"$ref": format!("{SCHEMAS}{OBJECT_META}")}],
-            });
-            properties.insert("metadata".to_owned(), meta);
-        }
+        add_object_meta(map);
     }
     schema
+}
+
+/// An object within an object has the fields that every object has.
+fn describe_embedded(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(describe_embedded);
+    }
+    for key in ["items", "additionalProperties"] {
+        map.get_mut(key).into_iter().for_each(describe_embedded);
+    }
+    if map.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true)) {
+        add_object_meta(map);
+        let required = map.entry("required").or_insert_with(|| json!([]));
+        if let Value::Array(required) = required {
+            for name in ["apiVersion", "kind"] {
+                if !required.iter().any(|there| there == name) {
+                    required.push(name.into());
+                }
+            }
+        }
+    }
+}
+
+fn add_object_meta(schema: &mut Map<String, Value>) {
+    let properties = schema.entry("properties").or_insert_with(|| json!({}));
+    if let Value::Object(properties) = properties {
+        add_type_meta(properties);
+        let meta = json!({
+            "description": "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
+            "allOf": [{"$ref": format!("{SCHEMAS}{OBJECT_META}")}],
+        });
+        properties.insert("metadata".to_owned(), meta);
+    }
 }
 
 fn list_schema(kind: &KindInfo, name: &str) -> Value {
@@ -313,9 +279,9 @@ mod tests {
     #[test]
     fn a_crd_document_has_what_kubectl_looks_for() {
         let schema = json!({"type": "object", "properties": {"spec": {"type": "object"}}});
-        let document = crd_document("lab.example.com", "v1", &[(widget(), schema)]);
+        let document = crd_document("lab.example.com", "v1", &[(&widget(), &schema)]);
         assert_eq!(document.path, "apis/lab.example.com/v1");
-        let body: Value = serde_json::from_str(&document.body).unwrap();
+        let body: Value = serde_json::from_slice(&document.body).unwrap();
         let schemas = &body["components"]["schemas"];
         let schema = &schemas["com.example.lab.v1.Widget"];
         assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "Widget");
@@ -346,7 +312,7 @@ mod tests {
             ..widget()
         };
         let documents = builtin_documents(&[KindInfo { group: String::new(), ..pod }]);
-        let body: Value = serde_json::from_str(&documents[0].body).unwrap();
+        let body: Value = serde_json::from_slice(&documents[0].body).unwrap();
         let schemas = body["components"]["schemas"].as_object().unwrap();
         let mut names = Vec::new();
         references(&body, &mut names);

@@ -136,7 +136,8 @@ impl Query {
         self.get(name).map(|value| value.parse().map_err(invalid)).transpose()
     }
 
-    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+    /// All values of a parameter, which may be empty.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     audit::{Notes, Seen},
     authn, backup,
     body::{self, Body, BoxError, REQUEST_BYTES_MAX},
-    certify, rbac,
+    certify, compress, rbac,
     request::{Query, Target, Verb},
     respond::{self, Form},
     routes,
@@ -155,6 +155,8 @@ where
         Caller::Connection(peer) => (peer.remote, false),
     };
     let seen = Seen::begin(server, &parts, remote, own);
+    // Within the process there is no network to save.
+    let packed = !own && compress::is_accepted(&parts.headers);
     let mut course = Course { seen, user: String::new(), until: None };
     let outcome = match caller {
         Caller::Known(_) => handle(server, caller, parts, body, &mut course).await,
@@ -167,6 +169,10 @@ where
                 Err(status) => Err(status),
             }
         }
+    };
+    let outcome = match outcome {
+        Ok(response) if packed => Ok(compress::compress(response).await),
+        outcome => outcome,
     };
     finish(server, caller, course, outcome)
 }
@@ -245,7 +251,7 @@ where
     B::Error: Into<BoxError>,
 {
     let path = parts.uri.path();
-    if let Some(response) = routes::open_to_all(path) {
+    if let Some(response) = routes::open_to_all(server, &parts) {
         course.seen.leave_out();
         return Ok(response);
     }

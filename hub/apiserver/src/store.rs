@@ -174,6 +174,11 @@ impl Store {
         answer.await.map_err(|_| stopped())?
     }
 
+    /// Whether there is a writer that takes changes.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.queue.is_closed()
+    }
+
     /// Closes the database once everything queued before is written; later changes are refused.
     pub(crate) async fn close(&self) {
         let (reply, closed) = oneshot::channel();

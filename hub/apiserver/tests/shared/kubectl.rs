@@ -1,4 +1,5 @@
 //! The real `kubectl` (1.32) against a server of the test's own.
+#![allow(dead_code, reason = "each test program uses a part")]
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
