@@ -23,6 +23,7 @@ const API_VERSION: &str = "v1.32.13";
 const SCHEMAS: &str = "#/components/schemas/";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
+const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
@@ -68,13 +69,12 @@ pub(crate) fn builtin_documents(served: &[KindInfo]) -> Vec<Document> {
         let mut schemas = Schemas::default();
         for (name, schema) in builtin::documents() {
             let wanted = |(g, v, kind): &(String, String, String)| {
-                g == group
-                    && v == version
-                    && kinds.iter().any(|k| {
-                        k.kind == *kind
-                            || k.list_kind == *kind
-                            || k.subresources.iter().any(|s| s.kind == *kind)
-                    })
+                let own = g == group && v == version;
+                kinds.iter().any(|k| own && (k.kind == *kind || k.list_kind == *kind))
+                    || kinds
+                        .iter()
+                        .flat_map(|k| &k.subresources)
+                        .any(|sub| (&sub.group, &sub.version, &sub.kind) == (g, v, kind))
             };
             if builtin::kinds_of(schema).iter().any(wanted) {
                 schemas.add_builtin(name);
@@ -92,6 +92,9 @@ pub(crate) fn crd_document(group: &str, version: &str, kinds: &[(&KindInfo, &Val
     for (kind, schema) in kinds {
         schemas.add_builtin(OBJECT_META);
         schemas.add_builtin(LIST_META);
+        if kind.subresources.iter().any(|sub| sub.kind == "Scale") {
+            schemas.add_builtin(SCALE);
+        }
         let name = component(kind);
         schemas.0.insert(name.clone(), custom_schema(kind, schema));
         schemas.0.insert(format!("{name}List"), list_schema(kind, &name));

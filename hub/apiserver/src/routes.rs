@@ -111,7 +111,9 @@ pub(crate) fn published(server: &Inner, path: &str, parts: &Parts) -> Response<B
     match pieces.as_slice() {
         [root @ ("api" | "apis")] if aggregated => {
             let list = published.aggregated(*root == "api");
-            tagged(parts, AGGREGATED, &list.hash, &list.body)
+            let mut response = tagged(parts, AGGREGATED, &list.hash, &list.body);
+            response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+            response
         }
         ["api"] => json_value(StatusCode::OK, &discovery::versions()),
         ["apis"] => json_value(StatusCode::OK, &discovery::groups(&published.kinds)),

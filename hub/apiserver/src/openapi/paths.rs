@@ -45,7 +45,8 @@ pub(super) fn add(paths: &mut Map<String, Value>, root: &str, kind: &KindInfo, s
     let scope = if kind.namespaced { "Namespaced" } else { "" };
     let own = Spoken {
         gvk: gvk(&kind.group, &kind.version, &kind.kind),
-        name: format!("{}{scope}{}", title(&kind.group, &kind.version), kind.kind),
+        title: title(&kind.group, &kind.version),
+        name: format!("{scope}{}", kind.kind),
         one: of(&kind.kind),
         many: of(&kind.list_kind),
         deleted: match kind.returns_deleted {
@@ -53,26 +54,25 @@ pub(super) fn add(paths: &mut Map<String, Value>, root: &str, kind: &KindInfo, s
             false => Some(format!("{SCHEMAS}{STATUS}")),
         },
     };
+    let mut add = |path: String, item: Option<Value>| {
+        if let Some(item) = item {
+            paths.insert(path, item);
+        }
+    };
     if kind.namespaced {
-        let name = format!("{}{}ForAllNamespaces", title(&kind.group, &kind.version), kind.kind);
-        let all = Spoken { name, ..own.clone() };
-        paths.insert(
-            format!("/{root}/{}", kind.plural),
-            item(&[("list", "get", "list")], &kind.verbs, &all, &[]),
-        );
+        let all = Spoken { name: format!("{}ForAllNamespaces", kind.kind), ..own.clone() };
+        add(format!("/{root}/{}", kind.plural), item(&ON_COLLECTIONS[..1], &kind.verbs, &all, &[]));
     }
-    let namespace: &[&str] = if kind.namespaced { &["namespace"] } else { &[] };
-    let name = ["name", "namespace"];
-    let name = if kind.namespaced { &name[..] } else { &name[..1] };
-    paths.insert(collection.clone(), item(&ON_COLLECTIONS, &kind.verbs, &own, namespace));
+    let in_path = match kind.namespaced {
+        true => &["name", "namespace"][..],
+        false => &["name"],
+    };
+    add(collection.clone(), item(&ON_COLLECTIONS, &kind.verbs, &own, &in_path[1..]));
     let one = format!("{collection}/{{name}}");
-    paths.insert(one.clone(), item(&ON_ITEMS, &kind.verbs, &own, name));
+    add(one.clone(), item(&ON_ITEMS, &kind.verbs, &own, in_path));
     for sub in &kind.subresources {
         let spoken = own.of_subresource(sub, schemas);
-        paths.insert(
-            format!("{one}/{}", sub.name),
-            item(&ON_SUBRESOURCES, &sub.verbs, &spoken, name),
-        );
+        add(format!("{one}/{}", sub.name), item(&ON_SUBRESOURCES, &sub.verbs, &spoken, in_path));
     }
 }
 
@@ -80,7 +80,8 @@ pub(super) fn add(paths: &mut Map<String, Value>, root: &str, kind: &KindInfo, s
 #[derive(Clone)]
 struct Spoken {
     gvk: Value,
-    /// The end of the operations' names.
+    /// The operations' names, after the verb: the group and version, and the rest.
+    title: String,
     name: String,
     /// References to the schemas of what is sent and answered.
     one: Option<String>,
@@ -121,12 +122,16 @@ fn capital(word: &str) -> String {
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-fn item(actions: &[Action], served: &[String], spoken: &Spoken, in_path: &[&str]) -> Value {
+/// `None`: nothing of it is served.
+fn item(actions: &[Action], served: &[String], spoken: &Spoken, in_path: &[&str]) -> Option<Value> {
     let mut item = Map::new();
     for (verb, method, action) in actions {
         if served.iter().any(|served| served == verb) {
             item.insert((*method).to_owned(), operation(action, spoken));
         }
+    }
+    if item.is_empty() {
+        return None;
     }
     if !in_path.is_empty() {
         let parameter = |name: &&str| {
@@ -137,18 +142,21 @@ fn item(actions: &[Action], served: &[String], spoken: &Spoken, in_path: &[&str]
         };
         item.insert("parameters".to_owned(), in_path.iter().map(parameter).collect());
     }
-    Value::Object(item)
+    Some(Value::Object(item))
 }
 
 fn operation(action: &str, spoken: &Spoken) -> Value {
-    let (verb, answered) = match action {
-        "list" => ("list", &spoken.many),
-        "post" => ("create", &spoken.one),
-        "put" => ("replace", &spoken.one),
-        "delete" => ("delete", &spoken.deleted),
-        "deletecollection" => ("deleteCollection", &spoken.many),
-        "get" => ("read", &spoken.one),
-        other => (other, &spoken.one),
+    let Spoken { title, name, .. } = spoken;
+    let status = Some(format!("{SCHEMAS}{STATUS}"));
+    let (id, answered) = match action {
+        "list" => (format!("list{title}{name}"), &spoken.many),
+        "post" => (format!("create{title}{name}"), &spoken.one),
+        "put" => (format!("replace{title}{name}"), &spoken.one),
+        "delete" => (format!("delete{title}{name}"), &spoken.deleted),
+        // It is answered with the list; Kubernetes' own documents say Status.
+        "deletecollection" => (format!("delete{title}Collection{name}"), &status),
+        "get" => (format!("read{title}{name}"), &spoken.one),
+        other => (format!("{other}{title}{name}"), &spoken.one),
     };
     let mut ok = json!({"description": "OK"});
     ok["content"] = match answered {
@@ -156,7 +164,7 @@ fn operation(action: &str, spoken: &Spoken) -> Value {
         None => json!({"text/plain": {"schema": {"type": "string"}}}),
     };
     let mut operation = json!({
-        "operationId": format!("{verb}{}", spoken.name),
+        "operationId": id,
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": spoken.gvk,
         "parameters": parameters(action),
