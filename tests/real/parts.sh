@@ -58,7 +58,8 @@ the_kubectl_newest() {
 
 the_helm() {
     [ -z "${MUSTER_HELM:-}" ] || { echo "$MUSTER_HELM"; return; }
-    go_program helm 3.22.0 helm.sh/helm/v3/cmd/helm "-s -w"
+    go_program helm 3.22.0 helm.sh/helm/v3/cmd/helm \
+        "-s -w -X helm.sh/helm/v3/internal/version.version=v3.22.0"
 }
 
 the_kube_apiserver() {

@@ -18,6 +18,8 @@ pub(crate) struct KindInfo {
     pub(crate) categories: Vec<String>,
     pub(crate) namespaced: bool,
     pub(crate) verbs: Vec<String>,
+    /// It comes of a definition.
+    pub(crate) custom: bool,
     /// A deletion is answered with the object.
     pub(crate) returns_deleted: bool,
     pub(crate) subresources: Vec<Subresource>,

@@ -275,6 +275,7 @@ mod tests {
             singular: "widget".to_owned(),
             namespaced: true,
             verbs: ["get", "list", "patch", "create"].map(str::to_owned).to_vec(),
+            custom: true,
             ..KindInfo::default()
         }
     }
@@ -300,6 +301,8 @@ mod tests {
             .filter_map(|p| p["name"].as_str())
             .collect();
         assert!(names.contains(&"fieldValidation"));
+        let patches = patch["requestBody"]["content"].as_object().unwrap();
+        assert!(!patches.contains_key("application/strategic-merge-patch+json"));
         let listed = index(std::slice::from_ref(&document));
         let url = listed["paths"]["apis/lab.example.com/v1"]["serverRelativeURL"].as_str().unwrap();
         assert_eq!(url, format!("/openapi/v3/apis/lab.example.com/v1?hash={}", document.hash));

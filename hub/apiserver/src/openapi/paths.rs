@@ -27,7 +27,7 @@ const ON_SUBRESOURCES: [Action; 4] = [
     ("create", "post", "post"),
 ];
 
-/// The bodies that PATCH takes.
+/// The bodies that PATCH takes; the last for built-in kinds only, and kubectl goes by it.
 const PATCHES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
@@ -53,6 +53,7 @@ pub(super) fn add(paths: &mut Map<String, Value>, root: &str, kind: &KindInfo, s
             true => of(&kind.kind),
             false => Some(format!("{SCHEMAS}{STATUS}")),
         },
+        patches: if kind.custom { &PATCHES[..3] } else { &PATCHES },
     };
     let mut add = |path: String, item: Option<Value>| {
         if let Some(item) = item {
@@ -87,6 +88,7 @@ struct Spoken {
     one: Option<String>,
     many: Option<String>,
     deleted: Option<String>,
+    patches: &'static [&'static str],
 }
 
 impl Spoken {
@@ -219,7 +221,7 @@ fn body(action: &str, spoken: &Spoken) -> Option<Value> {
             let schema =
                 json!({"schema": {"description": "A patch of the kind that its media type says."}});
             let content: Map<String, Value> =
-                PATCHES.iter().map(|media| ((*media).to_owned(), schema.clone())).collect();
+                spoken.patches.iter().map(|media| ((*media).to_owned(), schema.clone())).collect();
             Some(json!({"required": true, "content": content}))
         }
         "delete" | "deletecollection" => {

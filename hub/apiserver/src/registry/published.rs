@@ -115,6 +115,7 @@ fn kind_info(resource: &Resource) -> KindInfo {
         categories: resource.categories.clone(),
         namespaced: resource.namespaced,
         verbs: verbs.iter().map(|&verb| verb.to_owned()).collect(),
+        custom: resource.is_custom(),
         returns_deleted: resource.returns_deleted,
         subresources: subresources(resource),
     }
