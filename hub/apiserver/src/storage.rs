@@ -1,19 +1,4 @@
 //! How much is kept, for how long, and whether Secrets are encrypted: what an operator may choose.
-//!
-//! What bounds the data directory:
-//!
-//! - **Objects** have a quota ([`Storage::quota_bytes`]). Beyond it nothing new is created, and
-//!   what exists may grow by a tenth of it; deletions always work.
-//! - **History** (for watches that resume, and lists that go on) is kept for five minutes and for
-//!   four times as many changes as there are objects, and never more than 64 MiB of a kind or
-//!   256 MiB of all.
-//! - **The file** is written anew beside itself, while the server goes on, once it has more than
-//!   four times the bytes of what is in it; so that it needs room for a copy.
-//! - **Events** go an hour after they were last told ([`Storage::keep_events`]).
-//! - **Jobs** go, with their pods and those pods' logs, when their `ttlSecondsAfterFinished` says
-//!   so, or, where they have none, after [`Storage::keep_jobs`].
-//! - **A reserve** of 16 MiB is kept for a full disk: it is given up then, objects can still be
-//!   read and deleted, and other writes are refused (503) until there is room.
 
 use std::time::Duration;
 
@@ -26,6 +11,21 @@ const QUOTA_BYTES: u64 = 2 << 30;
 const KEEP_EVENTS: Duration = Duration::from_secs(3600);
 
 /// What is kept, and how.
+///
+/// What bounds the data directory:
+///
+/// - **Objects** have a quota ([`Self::quota_bytes`]). Beyond it nothing new is created, and
+///   what exists may grow by a tenth of it; deletions always work.
+/// - **History** (for watches that resume, and lists that go on) is kept for five minutes and for
+///   four times as many changes as there are objects, and never more than 64 MiB of a kind or
+///   256 MiB of all.
+/// - **The file** is written anew beside itself, while the server goes on, once it has more than
+///   four times the bytes of what is in it; so that it needs room for a copy.
+/// - **Events** go an hour after they were last told ([`Self::keep_events`]).
+/// - **Jobs** go, with their pods and those pods' logs, when their `ttlSecondsAfterFinished` says
+///   so, or, where they have none, after [`Self::keep_jobs`].
+/// - **A reserve** of 16 MiB is kept for a full disk: it is given up then, objects can still be
+///   read and deleted, and other writes are refused (503) until there is room.
 #[derive(Debug, Clone)]
 pub struct Storage {
     /// The bytes that all objects together may have, as JSON.
