@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{ExecutorArg, HubArgs, StorageArgs},
+    args::{ExecutorArg, HubArgs},
     data_dir::{self, ADMIN_KUBECONFIG},
 };
 
