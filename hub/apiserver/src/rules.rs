@@ -1,7 +1,9 @@
 //! What the built-in kinds demand beyond their schemas: defaults, checks, and rights.
 
+mod cron_job;
 mod job;
 mod pod;
+mod secret;
 
 use serde_json::{Value, json};
 
@@ -17,12 +19,10 @@ use crate::{
 /// Kubernetes: an applier that no longer states a field gets the default again.
 pub(crate) fn default(call: &Call, object: &mut Value) {
     match call.resource.rules {
-        Rules::Secret => default_secret(object),
+        Rules::Secret => secret::default(object),
         Rules::Pod => pod::default_spec(&mut object["spec"]),
         Rules::Job => job::default(object),
-        Rules::CronJob => {
-            pod::default_spec(&mut object["spec"]["jobTemplate"]["spec"]["template"]["spec"]);
-        }
+        Rules::CronJob => cron_job::default(object),
         Rules::Binding => default_subject_groups(object),
         Rules::Definition => definition::default(object),
         _ => {}
@@ -42,8 +42,13 @@ pub(crate) fn generate(call: &Call, object: &mut Value, old: Option<&Value>, now
             object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"});
         }
         Rules::Job if old.is_none() => job::tie_pods(object),
-        Rules::Definition => generate_definition(call, object, old, now),
+        Rules::Definition => definition::establish(object, &call.server.store.read(), now),
         _ => {}
+    }
+    // A status of nothing yet is still one, as Go writes it.
+    let built_in = call.resource.has_status && !call.resource.is_custom();
+    if old.is_none() && built_in && object.get("status").is_none_or(Value::is_null) {
+        object["status"] = json!({});
     }
 }
 
@@ -52,16 +57,21 @@ pub(crate) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Vec<
     match call.resource.rules {
         Rules::ConfigMap => validate_immutable(object, old, &["data", "binaryData"]),
         Rules::Secret => {
-            let mut errors = validate_immutable(object, old, &["data"]);
+            let mut errors = secret::validate(object);
+            errors.extend(validate_immutable(object, old, &["data"]));
             errors.extend(old.and_then(|old| unchanged("type", &object["type"], &old["type"])));
             errors
         }
         Rules::Binding => {
-            let role = |old: &Value| unchanged("roleRef", &object["roleRef"], &old["roleRef"]);
-            old.and_then(role).into_iter().collect()
+            let changed = old.filter(|old| old["roleRef"] != object["roleRef"]);
+            let error =
+                |_| FieldError::invalid("roleRef", &object["roleRef"], "cannot change roleRef");
+            changed.map(error).into_iter().collect()
         }
         Rules::Pod => pod::validate(object, old),
         Rules::Job => job::validate(object, old),
+        Rules::CronJob => cron_job::validate(object),
+        Rules::Event if call.resource.group == "events.k8s.io" => validate_event_type(object),
         Rules::Definition => definition::validate(object, old),
         _ => Vec::new(),
     }
@@ -76,21 +86,6 @@ pub(crate) fn authorize(call: &Call, object: &Value, old: Option<&Value>) -> Res
     }
 }
 
-fn default_secret(object: &mut Value) {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    if object["type"].as_str().unwrap_or_default().is_empty() {
-        object["type"] = "Opaque".into();
-    }
-    let Some(Value::Object(plain)) =
-        object.as_object_mut().and_then(|fields| fields.remove("stringData"))
-    else {
-        return;
-    };
-    for (key, value) in plain {
-        object["data"][key] = STANDARD.encode(value.as_str().unwrap_or_default()).into();
-    }
-}
-
 fn default_subject_groups(object: &mut Value) {
     let subjects = object.get_mut("subjects").and_then(Value::as_array_mut);
     for subject in subjects.into_iter().flatten() {
@@ -102,19 +97,14 @@ fn default_subject_groups(object: &mut Value) {
     }
 }
 
-fn generate_definition(call: &Call, object: &mut Value, old: Option<&Value>, now: &str) {
-    if old.is_none() {
-        object["metadata"]["finalizers"] = match object["metadata"]["finalizers"].as_array() {
-            Some(own) if !own.contains(&definition::CLEANUP.into()) => {
-                let mut own = own.clone();
-                own.push(definition::CLEANUP.into());
-                own.into()
-            }
-            Some(own) => own.clone().into(),
-            None => json!([definition::CLEANUP]),
-        };
+fn validate_event_type(event: &Value) -> Vec<FieldError> {
+    match event["type"].as_str().unwrap_or_default() {
+        "Normal" | "Warning" => Vec::new(),
+        other => {
+            let detail = format!("has invalid value: {other}");
+            vec![FieldError::invalid("type", &"".into(), &detail)]
+        }
     }
-    definition::establish(object, &call.server.store.read(), now);
 }
 
 fn validate_immutable(object: &Value, old: Option<&Value>, fields: &[&str]) -> Vec<FieldError> {

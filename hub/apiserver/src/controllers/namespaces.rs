@@ -58,47 +58,66 @@ fn content(server: &Inner, namespace: &str) -> Vec<Arc<Object>> {
 async fn tell(server: &Arc<Inner>, namespace: &Object, left: &[Arc<Object>]) -> Result<(), Status> {
     let (mut kinds, mut finalizers) = (BTreeMap::new(), BTreeMap::new());
     for object in left {
-        *kinds.entry(object.key.kind.to_string()).or_insert(0) += 1;
+        let kind = &object.key.kind;
+        // Kubernetes writes the dot before a group even where there is no group.
+        let dot = if kind.contains('.') { "" } else { "." };
+        *kinds.entry(format!("{kind}{dot}")).or_insert(0) += 1;
         for finalizer in &object.meta.finalizers {
             *finalizers.entry(finalizer.clone()).or_insert(0) += 1;
         }
     }
-    let told = |counts: &BTreeMap<String, i32>, link: &str| {
+    let told = |counts: BTreeMap<String, i32>, link: &str| {
         let each =
             counts.iter().map(|(what, count)| format!("{what} {link} {count} resource instances"));
         each.collect::<Vec<_>>().join(", ")
     };
-    let kinds = told(&kinds, "has");
-    let finalizers = told(&finalizers, "in");
+    let nothing_held = finalizers.is_empty();
+    let remaining = format!("Some resources are remaining: {}", told(kinds, "has"));
+    let held = format!(
+        "Some content in the namespace has finalizers remaining: {}",
+        told(finalizers, "in")
+    );
+    let conditions = conditions(&remaining, (!nothing_held).then_some(&*held));
     let now = verbs::now();
     edit(server, namespace, Part::Status, |value| {
-        let status = &mut value["status"];
-        let remaining = format!("Some resources are remaining: {kinds}");
-        let why = "SomeResourcesRemain";
-        set_condition(
-            status,
-            &Condition {
-                kind: "NamespaceContentRemaining",
-                holds: true,
-                reason: why,
-                message: &remaining,
-            },
-            &now,
-        );
-        let held = format!("Some content in the namespace has finalizers remaining: {finalizers}");
-        let (why, holds) = ("SomeFinalizersRemain", !finalizers.is_empty());
-        if holds {
-            set_condition(
-                status,
-                &Condition {
-                    kind: "NamespaceFinalizersRemaining",
-                    holds,
-                    reason: why,
-                    message: &held,
-                },
-                &now,
-            );
+        for condition in &conditions {
+            set_condition(&mut value["status"], condition, &now);
         }
     })
     .await
+}
+
+/// What can go wrong on the way elsewhere (discovery, other servers' kinds) cannot here.
+fn conditions<'a>(remaining: &'a str, held: Option<&'a str>) -> [Condition<'a>; 5] {
+    let of = |kind, holds, reason, message| Condition { kind, holds, reason, message };
+    [
+        of(
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "All resources successfully discovered",
+        ),
+        of(
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+        ),
+        of(
+            "NamespaceDeletionContentFailure",
+            false,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization",
+        ),
+        of("NamespaceContentRemaining", true, "SomeResourcesRemain", remaining),
+        match held {
+            Some(held) => of("NamespaceFinalizersRemaining", true, "SomeFinalizersRemain", held),
+            None => of(
+                "NamespaceFinalizersRemaining",
+                false,
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished",
+            ),
+        },
+    ]
 }

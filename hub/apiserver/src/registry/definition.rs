@@ -123,6 +123,16 @@ pub(crate) fn default(definition: &mut Value) {
     }
 }
 
+/// Has a definition that is to go wait for its objects.
+pub(crate) fn hold(definition: &mut Value) {
+    let finalizers = &mut definition["metadata"]["finalizers"];
+    match finalizers.as_array_mut() {
+        Some(held) if held.iter().any(|finalizer| finalizer == CLEANUP) => {}
+        Some(held) => held.push(CLEANUP.into()),
+        None => *finalizers = json!([CLEANUP]),
+    }
+}
+
 /// The rules of a definition beyond the schema of its kind.
 pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = &definition["spec"];
@@ -157,10 +167,6 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<FieldErro
 fn check_versions(spec: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
-    if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
-        let detail = "must have exactly one version marked as storage version";
-        errors.push(FieldError::invalid("spec.versions", &spec["versions"], detail));
-    }
     for (index, version) in versions.iter().enumerate() {
         // Kubernetes speaks of the schema of an only version as its old API did.
         let path = match versions.len() {
@@ -175,6 +181,16 @@ fn check_versions(spec: &Value) -> Vec<FieldError> {
         }
         let path = format!("spec.versions[{index}].additionalPrinterColumns");
         errors.extend(table::check_columns(&version["additionalPrinterColumns"], &path));
+    }
+    let mut names: Vec<&str> = versions.iter().filter_map(|v| v["name"].as_str()).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        let detail = "must contain unique version names";
+        errors.push(FieldError::invalid("spec.versions", &spec["versions"], detail));
+    }
+    if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
+        let detail = "must have exactly one version marked as storage version";
+        errors.push(FieldError::invalid("spec.versions", &spec["versions"], detail));
     }
     errors
 }

@@ -10,7 +10,7 @@ use crate::{
     admission::Operation,
     body::{self, Body},
     field::FieldError,
-    registry::{Resource, Rules},
+    registry::{Resource, Rules, definition},
     request::{Query, WriteOptions},
     respond,
     status::{About, Status},
@@ -32,6 +32,9 @@ pub(crate) const ORPHAN: &str = "orphan";
 
 /// How a pod that runs somewhere is given time to end, if it does not say itself.
 const POD_GRACE_SECONDS: i64 = 30;
+
+/// Namespaces that cannot go (apiserver `NamespaceLifecycle`).
+const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 /// `meta.k8s.io/v1` `DeleteOptions`.
 #[derive(Debug, Clone, Default)]
@@ -117,6 +120,7 @@ pub(crate) async fn delete_object(
     options: &DeleteOptions,
 ) -> Result<Deleted, Status> {
     let resource = &call.resource;
+    refuse_immortal(call, &object.key.name)?;
     for _ in 0..ATTEMPTS_MAX {
         check_preconditions(call, &object, options)?;
         let old = form::served(resource, &object);
@@ -144,6 +148,14 @@ pub(crate) async fn delete_object(
         object = newer.ok_or_else(|| Status::not_found(call.about(&object.key.name)))?;
     }
     Err(Status::modified(call.about(&object.key.name)))
+}
+
+fn refuse_immortal(call: &Call, name: &str) -> Result<(), Status> {
+    if call.resource.rules != Rules::Namespace || !IMMORTAL_NAMESPACES.contains(&name) {
+        return Ok(());
+    }
+    let why = format!("namespaces {name:?} is forbidden: this namespace may not be deleted");
+    Err(Status { details: call.about(name).details(), ..Status::forbidden(why) })
 }
 
 fn check_preconditions(
@@ -203,8 +215,10 @@ fn mark(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
         // A second delete may shorten the time, as when the runner says that the pod has ended.
         object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
     }
-    if resource.rules == Rules::Namespace {
-        object["status"]["phase"] = "Terminating".into();
+    match resource.rules {
+        Rules::Namespace => object["status"]["phase"] = "Terminating".into(),
+        Rules::Definition => definition::hold(object),
+        _ => {}
     }
 }
 
