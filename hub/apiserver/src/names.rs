@@ -59,8 +59,12 @@ pub(crate) fn check(rule: NameRule, field: &str, name: &str) -> Vec<FieldError> 
             if name.len() > LABEL_CHARS_MAX {
                 errors.push(invalid("must be no more than 63 characters"));
             }
-            if !is_label(name) {
-                errors.push(invalid(LABEL));
+            match is_label(name) {
+                true => {}
+                false if name.split('.').all(is_label) => {
+                    errors.push(invalid("must not contain dots"));
+                }
+                false => errors.push(invalid(LABEL)),
             }
         }
         NameRule::PathSegment => {

@@ -119,6 +119,11 @@ impl Resource {
         !matches!(self.rules, Rules::Review(_))
     }
 
+    /// Namespaces go one by one, because each takes all its content along.
+    pub(crate) fn deletes_many(&self) -> bool {
+        self.is_stored() && self.rules != Rules::Namespace
+    }
+
     pub(crate) fn is_custom(&self) -> bool {
         self.defined_by.is_some()
     }

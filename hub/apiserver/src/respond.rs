@@ -143,6 +143,20 @@ pub(crate) fn object(
     }
 }
 
+/// A Scale in the form asked for.
+pub(crate) fn scale(form: Form, scale: &Value) -> Response<Body> {
+    match form {
+        Form::Json => json_value(StatusCode::OK, scale),
+        Form::Yaml => yaml(StatusCode::OK, scale),
+        Form::Metadata => json_value(StatusCode::OK, &partial(scale)),
+        Form::Table(include) => {
+            let columns = table::builtin_columns("autoscaling", "Scale");
+            let table = table_with(&columns, &[scale], Map::new(), include, true);
+            json_value(StatusCode::OK, &table)
+        }
+    }
+}
+
 /// A list in the form asked for; each item is an object's JSON.
 pub(crate) fn list(
     resource: &Resource,
@@ -208,7 +222,17 @@ pub(crate) fn table_of(
     include: Include,
     with_columns: bool,
 ) -> Value {
-    let rendered = table::render(&resource.columns, objects, jiff::Timestamp::now());
+    table_with(&resource.columns, objects, metadata, include, with_columns)
+}
+
+fn table_with(
+    columns: &[table::Column],
+    objects: &[&Value],
+    metadata: Map<String, Value>,
+    include: Include,
+    with_columns: bool,
+) -> Value {
+    let rendered = table::render(columns, objects, jiff::Timestamp::now());
     let row = |(cells, &object): (Vec<Value>, &&Value)| {
         let mut row = json!({"cells": cells});
         match include {

@@ -121,16 +121,28 @@ impl Fields {
         self.0.iter().find(|t| t.equal && t.field == field).map(|t| t.value.as_str())
     }
 
-    /// `field label not supported: x` for the first field that is not in `offered`;
-    /// `metadata.name` and `metadata.namespace` always are.
-    pub(crate) fn check<S: AsRef<str>>(&self, offered: &[S]) -> Result<(), SelectorError> {
+    /// An error for the first field that is not in `offered`; `metadata.name` and
+    /// `metadata.namespace` always are. A built-in kind that offers no more says so.
+    pub(crate) fn check<S: AsRef<str>>(
+        &self,
+        offered: &[S],
+        custom: bool,
+    ) -> Result<(), SelectorError> {
         let known = |field: &str| {
             matches!(field, "metadata.name" | "metadata.namespace")
                 || offered.iter().any(|o| o.as_ref() == field)
         };
         match self.0.iter().find(|term| !known(&term.field)) {
-            Some(term) => Err(SelectorError(format!("field label not supported: {}", term.field))),
             None => Ok(()),
+            Some(Term { field, .. }) if offered.is_empty() && !custom => {
+                Err(SelectorError(format!(
+                    "{field:?} is not a known field selector: only \"metadata.name\", \
+                     \"metadata.namespace\""
+                )))
+            }
+            Some(Term { field, .. }) => {
+                Err(SelectorError(format!("field label not supported: {field}")))
+            }
         }
     }
 

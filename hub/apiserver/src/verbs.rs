@@ -22,6 +22,7 @@ pub(crate) use delete::{DeleteOptions, FOREGROUND, ORPHAN, Propagation, delete_o
 use crate::{
     admission::{AdmissionRequest, Operation},
     body::Body,
+    field::FieldError,
     logs,
     registry::{DEFINITIONS, Resource, Rules},
     request::{FieldValidation, Query, Target, Verb, WriteOptions},
@@ -106,7 +107,7 @@ pub(crate) async fn answer(
         }
         Verb::Patch => patch::patch(call, part, &body).await.map(|written| finish(call, written)),
         Verb::Delete if part == Part::Main => delete::delete(call, &body).await,
-        Verb::DeleteCollection if part == Part::Main => {
+        Verb::DeleteCollection if part == Part::Main && resource.deletes_many() => {
             collection::delete_collection(call, &body).await
         }
         _ => Err(unsupported(call)),
@@ -125,11 +126,23 @@ async fn special(
     let known = call.resource.extra.contains(&subresource)
         || (subresource == "scale" && call.resource.scale.is_some());
     match (subresource, verb) {
-        _ if !known => Ok(respond::page_not_found()),
+        _ if !known => Err(unknown_subresource(call)),
         ("log", Verb::Get) => logs::answer(call).await,
         ("token", Verb::Create) => reviews::create_token(call, &body),
         ("scale", Verb::Get | Verb::Update | Verb::Patch) => scale::answer(call, verb, &body).await,
         _ => Err(unsupported(call)),
+    }
+}
+
+/// Kubernetes does not look at the object for that where the kind is built in.
+fn unknown_subresource(call: &Call) -> Status {
+    match call.resource.is_custom() {
+        true => Status::not_found(call.about(call.target.name.as_deref().unwrap_or_default())),
+        false => Status::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "the server could not find the requested resource",
+        ),
     }
 }
 
@@ -199,6 +212,34 @@ impl Call<'_> {
         duplicates: Vec<String>,
         validation: FieldValidation,
     ) -> Result<Vec<String>, Status> {
+        self.known_fields(value, duplicates, validation).map_err(|why| {
+            let (kind, version) = (&self.resource.kind, &self.resource.version);
+            Status::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
+            ))
+        })
+    }
+
+    /// The same of an object that a patch has made.
+    pub(crate) fn check_patched_fields(
+        &self,
+        value: &mut Value,
+        duplicates: Vec<String>,
+        validation: FieldValidation,
+    ) -> Result<Vec<String>, Status> {
+        let given = (validation == FieldValidation::Strict).then(|| value.to_string());
+        self.known_fields(value, duplicates, validation).map_err(|why| {
+            let error = FieldError::invalid("patch", &given.into(), &why);
+            Status::invalid(About { group: "", kind: "", name: "" }, &[error])
+        })
+    }
+
+    fn known_fields(
+        &self,
+        value: &mut Value,
+        duplicates: Vec<String>,
+        validation: FieldValidation,
+    ) -> Result<Vec<String>, String> {
         let unknown = self.resource.schema.prune(value);
         let mut found = duplicates;
         found.extend(unknown.into_iter().map(|path| format!("unknown field {path:?}")));
@@ -206,14 +247,7 @@ impl Call<'_> {
             FieldValidation::Ignore => Ok(Vec::new()),
             FieldValidation::Warn => Ok(found),
             FieldValidation::Strict if found.is_empty() => Ok(found),
-            FieldValidation::Strict => {
-                let (kind, version) = (&self.resource.kind, &self.resource.version);
-                Err(Status::bad_request(format!(
-                    "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding \
-                     error: {}",
-                    found.join(", ")
-                )))
-            }
+            FieldValidation::Strict => Err(format!("strict decoding error: {}", found.join(", "))),
         }
     }
 

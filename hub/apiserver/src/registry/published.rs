@@ -14,7 +14,11 @@ use crate::{
     openapi::{self, Document},
 };
 
-/// Verbs of a kind whose objects are stored.
+/// Verbs of a custom kind, in the order in which Kubernetes tells them.
+const CUSTOM_VERBS: [&str; 8] =
+    ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+
+/// Verbs of a built-in kind whose objects are stored.
 const STORED_VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
@@ -103,7 +107,12 @@ impl Published {
 }
 
 fn kind_info(resource: &Resource) -> KindInfo {
-    let verbs: &[&str] = if resource.is_stored() { &STORED_VERBS } else { &["create"] };
+    let verbs: &[&str] = match resource.is_stored() {
+        true if resource.is_custom() => &CUSTOM_VERBS,
+        true => &STORED_VERBS,
+        false => &["create"],
+    };
+    let verbs = verbs.iter().filter(|verb| **verb != "deletecollection" || resource.deletes_many());
     KindInfo {
         group: resource.group.clone(),
         version: resource.version.clone(),
@@ -114,7 +123,7 @@ fn kind_info(resource: &Resource) -> KindInfo {
         short_names: resource.short_names.clone(),
         categories: resource.categories.clone(),
         namespaced: resource.namespaced,
-        verbs: verbs.iter().map(|&verb| verb.to_owned()).collect(),
+        verbs: verbs.map(|&verb| verb.to_owned()).collect(),
         custom: resource.is_custom(),
         returns_deleted: resource.returns_deleted,
         subresources: subresources(resource),

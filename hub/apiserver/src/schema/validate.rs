@@ -12,8 +12,9 @@ pub(super) fn object(root: &Node, new: &Value, old: Option<&Value>) -> Vec<Field
     if root.has_rules() {
         match errors.iter().any(is_blocking) {
             false => rules(root, new, old, "", &mut errors),
+            // Kubernetes' path of nothing, as Go prints it.
             true => errors.push(FieldError::invalid(
-                "",
+                "<nil>",
                 &Value::Null,
                 "some validation rules were not checked because the object was invalid; \
                  correct the existing errors to complete validation",
@@ -25,7 +26,14 @@ pub(super) fn object(root: &Node, new: &Value, old: Option<&Value>) -> Vec<Field
 
 /// Whether rules could not be evaluated sensibly beside this error.
 fn is_blocking(error: &FieldError) -> bool {
-    matches!(error.cause, Cause::Required | Cause::TooLong | Cause::TooMany | Cause::TypeInvalid)
+    matches!(
+        error.cause,
+        Cause::Required
+            | Cause::NotSupported
+            | Cause::TooLong
+            | Cause::TooMany
+            | Cause::TypeInvalid
+    )
 }
 
 fn value(node: &Node, new: &Value, old: Option<&Value>, path: &str) -> Vec<FieldError> {

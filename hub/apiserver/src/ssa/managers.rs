@@ -179,7 +179,8 @@ pub(super) fn conflicts(owned: &[(&Manager, &Owned, Set)]) -> Vec<Conflict> {
             conflicts.push(Conflict { message: message.clone(), field });
         }
     }
-    conflicts.sort_by(|a, b| (&a.message, &a.field).cmp(&(&b.message, &b.field)));
+    // Stable: the fields of a manager stay in the order of their set.
+    conflicts.sort_by(|a, b| a.message.cmp(&b.message));
     conflicts
 }
 

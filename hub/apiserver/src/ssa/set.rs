@@ -174,7 +174,7 @@ impl Set {
         }
     }
 
-    /// All member paths, as messages show them.
+    /// All member paths, as messages show them: those of a level before those below it.
     pub(super) fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.collect_paths("", &mut paths);
@@ -182,11 +182,11 @@ impl Set {
     }
 
     fn collect_paths(&self, path: &str, paths: &mut Vec<String>) {
-        if self.member {
-            paths.push(path.to_owned());
-        }
+        let below = |element: &Element| format!("{path}{}", element.shown());
+        let members = self.children.iter().filter(|(_, child)| child.member);
+        paths.extend(members.map(|(element, _)| below(element)));
         for (element, child) in &self.children {
-            child.collect_paths(&format!("{path}{}", element.shown()), paths);
+            child.collect_paths(&below(element), paths);
         }
     }
 
@@ -239,8 +239,8 @@ mod tests {
                 ".spec.a",
                 ".spec.l[3]",
                 ".spec.l[name=\"x\"]",
-                ".spec.l[name=\"x\"].name",
-                ".spec.l[=1]"
+                ".spec.l[=1]",
+                ".spec.l[name=\"x\"].name"
             ]
         );
         let other = Set::read(&json!({"f:l": {"k:{\"b\":1,\"a\":2}": {}}})).unwrap();
@@ -256,7 +256,7 @@ mod tests {
     fn set_operations_are_by_member() {
         let a = Set::read(&json!({"f:a": {".": {}, "f:x": {}, "f:y": {}}})).unwrap();
         let b = Set::read(&json!({"f:a": {"f:x": {}}, "f:b": {}})).unwrap();
-        assert_eq!(a.union(&b).paths(), [".a", ".a.x", ".a.y", ".b"]);
+        assert_eq!(a.union(&b).paths(), [".a", ".b", ".a.x", ".a.y"]);
         assert_eq!(a.difference(&b).paths(), [".a", ".a.y"]);
         assert_eq!(a.intersection(&b).paths(), [".a.x"]);
         assert!(a.difference(&a).is_empty());

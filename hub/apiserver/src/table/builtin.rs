@@ -23,6 +23,11 @@ pub(crate) fn builtin_columns(group: &str, kind: &str) -> Vec<Column> {
         ("", "Service") => service(),
         ("", "Node") => node(),
         ("", "Event") | ("events.k8s.io", "Event") => return event(),
+        ("autoscaling", "Scale") => vec![
+            path_column("Desired", "integer", ".spec.replicas"),
+            path_column("Available", "integer", ".status.replicas"),
+            age_column(),
+        ],
         ("coordination.k8s.io", "Lease") => {
             vec![path_column("Holder", "string", ".spec.holderIdentity"), age_column()]
         }
@@ -70,8 +75,9 @@ pub(super) fn list(value: &Value) -> &[Value] {
 /// `a=b,c=d`, or `<none>`.
 pub(super) fn labels(value: &Value) -> Value {
     let pairs = value.as_object().into_iter().flatten();
-    let pairs: Vec<String> =
+    let mut pairs: Vec<String> =
         pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    pairs.sort();
     or_none(&pairs.join(","))
 }
 

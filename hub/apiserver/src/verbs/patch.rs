@@ -8,7 +8,7 @@ use super::{
     create, form, now,
 };
 use crate::{
-    body, field::FieldError, json, patch, registry::Resource, request::WriteOptions, ssa,
+    body, field::FieldError, json, patch, registry::Resource, request::WriteOptions, rules, ssa,
     status::Status,
 };
 
@@ -32,13 +32,26 @@ pub(super) async fn patch(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Wr
                 apply_patch(&call.resource, &kind, &mut value, &patch)?;
                 form::check_type(&call.resource, &mut value)?;
                 change::check_address(call, &value)?;
+                keep_uid(call, old, &value)?;
                 let duplicates = duplicates.clone();
-                let warnings =
-                    call.check_fields(&mut value, duplicates, options.field_validation)?;
+                let validation = options.field_validation;
+                let warnings = call.check_patched_fields(&mut value, duplicates, validation)?;
                 Ok(Proposal { value, warnings, tracked: false })
             };
             change::change(call, part, &options, propose).await
         }
+    }
+}
+
+/// A patch changes the object that there is; an update with another uid would mean another object.
+fn keep_uid(call: &Call, old: &Value, new: &Value) -> Result<(), Status> {
+    let uid = |object: &Value| object["metadata"]["uid"].clone();
+    match rules::unchanged("metadata.uid", &uid(new), &uid(old)) {
+        Some(error) if !uid(new).is_null() => {
+            let name = call.target.name.as_deref().unwrap_or_default();
+            Err(Status::invalid(call.about_kind(name), &[error]))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -80,16 +93,16 @@ pub(super) fn apply_patch(
             Ok(())
         }
     };
-    let refused = |error: patch::PatchError| match &error {
-        patch::PatchError::Malformed(_) => Status::bad_request(error.to_string()),
-        patch::PatchError::Unfit(_) => {
-            let code = http::StatusCode::UNPROCESSABLE_ENTITY;
-            Status::new(code, "Invalid", error.to_string())
-        }
-        patch::PatchError::TooLarge(_) => {
-            let code = http::StatusCode::PAYLOAD_TOO_LARGE;
-            Status::new(code, "RequestEntityTooLarge", error.to_string())
-        }
+    let refused = |error: patch::PatchError| {
+        let message = error.to_string();
+        let (code, reason) = match error {
+            patch::PatchError::Malformed(_) => return Status::bad_request(message),
+            patch::PatchError::Unfit(_) => (http::StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
+            patch::PatchError::TooLarge(_) => {
+                (http::StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
+            }
+        };
+        Status::new(code, reason, message)
     };
     outcome.map_err(refused)
 }

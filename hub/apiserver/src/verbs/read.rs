@@ -158,7 +158,7 @@ fn too_large(wanted: u64, current: u64) -> Status {
 
 /// Selectors may name only the fields that the kind offers.
 pub(super) fn check_fields(resource: &Resource, options: &ListOptions) -> Result<(), Status> {
-    let checked = options.fields.check(&resource.selectable);
+    let checked = options.fields.check(&resource.selectable, resource.is_custom());
     checked.map_err(|error| Status::bad_request(error.to_string()))
 }
 

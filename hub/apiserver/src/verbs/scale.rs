@@ -1,6 +1,6 @@
 //! The scale subresource of custom kinds: `autoscaling/v1` Scale over paths of the object.
 
-use http::{Response, StatusCode};
+use http::Response;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -26,7 +26,7 @@ pub(super) async fn answer(
         Verb::Get => show(&scale, &form::served(&call.resource, &*call.current()?)),
         _ => change(call, verb, &scale, body).await?,
     };
-    Ok(respond::json_value(StatusCode::OK, &shown))
+    Ok(respond::scale(call.form, &shown))
 }
 
 async fn change(call: &Call<'_>, verb: Verb, scale: &Scale, body: &[u8]) -> Result<Value, Status> {
