@@ -6,7 +6,7 @@ BIN := target/debug
 PROFILE ?= dev
 PARTS ?=
 
-.PHONY: build test lint tests quickstart bench
+.PHONY: build test lint tests quickstart bench bench-api
 
 build:
 	$(CARGO) build -p muster -p muster-agent
@@ -33,3 +33,11 @@ bench:
 		--bin muster --bin muster-agent --bin idle-agents --bin bench
 	eval "$$(tests/real/parts.sh)" && \
 		$(CARGO) run --profile $(PROFILE) --locked -q -p muster-e2e --bin bench -- $(PARTS)
+
+# The embedded API beside a real kube-apiserver, where MUSTER_KUBE_APISERVER and MUSTER_ETCD name one;
+# with MUSTER_HUB=path/to/muster a hub's start and memory, too. A first build takes some minutes,
+# the run about three. Phases of it: make bench-api PARTS="start create list".
+bench-api: PROFILE = release
+bench-api:
+	$(CARGO) build --profile $(PROFILE) --locked --workspace --bench api
+	eval "$$(tests/real/parts.sh)" && $(CARGO) bench --profile $(PROFILE) --locked --workspace --bench api -- $(PARTS)
