@@ -7,12 +7,15 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node};
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
     runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::json;
 
 use home::{Home, config_map, reason, widget, widgets};
+
+/// What has not come after so long will not.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 #[tokio::test]
 async fn keeps_objects_over_a_restart() {
@@ -93,6 +96,33 @@ async fn a_watcher_sees_the_state_and_then_every_change() {
         assert_eq!(seen.try_next().await.unwrap().unwrap().name_any(), "before");
         maps.create(&PostParams::default(), &config_map("after", "1")).await.unwrap();
         assert_eq!(seen.try_next().await.unwrap().unwrap().name_any(), "after");
+    }
+}
+
+#[tokio::test]
+async fn a_selector_finds_what_comes_after_many_that_do_not_match() {
+    // More than a watch looks at in one step.
+    const OTHERS: usize = 300;
+    let home = Home::new().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(home.client());
+    let since = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    let others = (0..OTHERS).map(|count| {
+        let maps = maps.clone();
+        async move {
+            let map = config_map(&format!("other-{count}"), "1");
+            maps.create(&PostParams::default(), &map).await.unwrap();
+        }
+    });
+    futures::future::join_all(others).await;
+    let mut map = config_map("wanted", "1");
+    map.metadata.labels = Some([("app".to_owned(), "x".to_owned())].into());
+    maps.create(&PostParams::default(), &map).await.unwrap();
+    for from in [since.as_str(), "0"] {
+        let params = WatchParams::default().labels("app=x");
+        let mut seen = maps.watch(&params, from).await.unwrap().boxed();
+        let event = tokio::time::timeout(PATIENCE, seen.try_next()).await;
+        let event = event.expect("nothing else changes, so it must come by itself").unwrap();
+        assert!(matches!(event, Some(WatchEvent::Added(map)) if map.name_any() == "wanted"));
     }
 }
 

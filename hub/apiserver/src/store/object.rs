@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::table::{EventKind, LINE_TAIL, watch_line};
+
 /// Where an object lives: its kind (`plural.group`, or `plural` for the core group), namespace
 /// (empty for cluster-scoped kinds) and name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,25 +36,36 @@ pub(crate) struct Object {
     pub meta: Meta,
     /// Where the digits of the resource version stand in `bytes`.
     pub(super) version_at: Range<usize>,
+    /// The line by which watchers are told of it; `bytes` lies within, so that it costs nothing.
+    pub(super) line: Option<(EventKind, Bytes)>,
 }
 
 impl Object {
-    pub(super) fn new(key: Key, revision: u64, draft: Draft) -> Object {
+    /// The object as it is after a change of that kind.
+    pub(super) fn new(kind: EventKind, key: Key, revision: u64, draft: Draft) -> Object {
         let digits = revision.to_string();
-        let mut bytes = Vec::with_capacity(draft.bytes.len() + digits.len());
-        bytes.extend_from_slice(&draft.bytes[..draft.version_at]);
-        bytes.extend_from_slice(digits.as_bytes());
-        bytes.extend_from_slice(&draft.bytes[draft.version_at..]);
+        let (before, after) = draft.bytes.split_at(draft.version_at);
+        let line = watch_line(kind.as_str(), &[before, digits.as_bytes(), after]);
+        let end = line.len() - LINE_TAIL.len();
+        let bytes = line.slice(end - digits.len() - draft.bytes.len()..end);
         let version_at = draft.version_at..draft.version_at + digits.len();
-        Object { key, revision, bytes: bytes.into(), meta: draft.meta, version_at }
+        Object { key, revision, bytes, meta: draft.meta, version_at, line: Some((kind, line)) }
     }
 
-    /// The same content under another revision: how a removal is told to watchers.
+    /// The same content under another revision: how watchers are told that it has gone.
     pub(crate) fn at_revision(&self, revision: u64) -> Object {
         let mut bytes = self.bytes[..self.version_at.start].to_vec();
         bytes.extend_from_slice(&self.bytes[self.version_at.end..]);
         let draft = Draft { bytes, version_at: self.version_at.start, meta: self.meta.clone() };
-        Object::new(self.key.clone(), revision, draft)
+        Object::new(EventKind::Deleted, self.key.clone(), revision, draft)
+    }
+
+    /// The line that tells watchers of it, shared by all of them where it is the usual one.
+    pub(crate) fn line(&self, kind: EventKind) -> Bytes {
+        match &self.line {
+            Some((usual, line)) if *usual == kind => line.clone(),
+            _ => watch_line(kind.as_str(), &[&self.bytes]),
+        }
     }
 
     /// Parses the object. What was stored was serialised here, so it parses; a damaged row is

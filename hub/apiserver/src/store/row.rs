@@ -77,7 +77,8 @@ pub(super) fn decode(
         (false, Some(_)) => EventKind::Modified,
     };
     let bytes = bytes::Bytes::copy_from_slice(&json);
-    Ok(Event::new(kind, Arc::new(Object { key, revision, bytes, meta, version_at }), prev))
+    let object = Object { key, revision, bytes, meta, version_at, line: None };
+    Ok(Event::new(kind, Arc::new(object), prev))
 }
 
 /// The same row as it would be written now; `None`: it is so already.

@@ -73,15 +73,14 @@ impl Event {
     }
 }
 
-/// One line of a watch: `{"type":…,"object":…}`.
-pub(crate) fn watch_line(kind: &str, object: &[u8]) -> Bytes {
-    let mut line = Vec::with_capacity(object.len() + 40);
-    line.extend_from_slice(br#"{"type":""#);
-    line.extend_from_slice(kind.as_bytes());
-    line.extend_from_slice(br#"","object":"#);
-    line.extend_from_slice(object);
-    line.extend_from_slice(b"}\n");
-    line.into()
+/// How a line of a watch ends.
+pub(super) const LINE_TAIL: &[u8] = b"}\n";
+
+/// One line of a watch, `{"type":…,"object":…}`, of the pieces of an object's JSON.
+pub(crate) fn watch_line(kind: &str, object: &[&[u8]]) -> Bytes {
+    let head: [&[u8]; 3] = [br#"{"type":""#, kind.as_bytes(), br#"","object":"#];
+    let pieces = [&head, object, &[LINE_TAIL]].concat();
+    pieces.concat().into()
 }
 
 /// Everything that is stored, at one revision.

@@ -217,20 +217,17 @@ impl Batch {
             self.admit(draft, current.as_deref())?;
         }
         self.revision += 1;
-        let (kind, object) = match change.action {
-            Action::Put(draft) if current.is_none() => {
-                (EventKind::Added, Object::new(change.key, self.revision, draft))
+        let kind = match (&change.action, &current) {
+            (Action::Put(_), None) => EventKind::Added,
+            (Action::Put(_), Some(_)) => EventKind::Modified,
+            (Action::Remove(_), _) => EventKind::Deleted,
+        };
+        let object = match (change.action, &current) {
+            (Action::Put(draft) | Action::Remove(Some(draft)), _) => {
+                Object::new(kind, change.key, self.revision, draft)
             }
-            Action::Put(draft) => {
-                (EventKind::Modified, Object::new(change.key, self.revision, draft))
-            }
-            Action::Remove(Some(draft)) => {
-                (EventKind::Deleted, Object::new(change.key, self.revision, draft))
-            }
-            Action::Remove(None) => {
-                let Some(current) = &current else { return Err(Refusal::Gone) };
-                (EventKind::Deleted, current.at_revision(self.revision))
-            }
+            (Action::Remove(None), Some(current)) => current.at_revision(self.revision),
+            (Action::Remove(None), None) => return Err(Refusal::Gone),
         };
         let object = Arc::new(object);
         self.bytes -= current.as_ref().map_or(0, |current| current.bytes.len() as u64);

@@ -3,17 +3,17 @@
 //! A watcher is a cursor into the kind's ring of events and waits to be woken: it has no queue, so
 //! a slow one costs nothing, and one that falls behind the ring is told `Expired`.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Response, header::CONTENT_TYPE};
 use rand::Rng as _;
-use serde_json::{Map, json};
+use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
     Call, form,
@@ -66,9 +66,11 @@ struct Watcher {
     end_of_initial_due: bool,
     columns_sent: bool,
     changed: Arc<Notify>,
-    shutdown: CancellationToken,
     deadline: Instant,
-    bookmark_at: Instant,
+    /// At the next bookmark or at the deadline. Kept, as `stopped` is, because to wait anew for
+    /// either at each event costs more than the event.
+    alarm: Pin<Box<Sleep>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
 }
 
@@ -89,6 +91,7 @@ impl Watcher {
             false => (VecDeque::new(), options.version.unwrap_or(state.revision)),
         };
         drop(state);
+        let deadline = Instant::now() + timeout;
         Watcher {
             server: call.server.clone(),
             resource: call.resource.clone(),
@@ -100,9 +103,9 @@ impl Watcher {
             initial,
             columns_sent: false,
             changed,
-            shutdown: call.server.shutdown.clone(),
-            deadline: Instant::now() + timeout,
-            bookmark_at: Instant::now() + BOOKMARK_EVERY,
+            deadline,
+            alarm: Box::pin(sleep_until(deadline.min(Instant::now() + BOOKMARK_EVERY))),
+            stopped: Box::pin(call.server.shutdown.clone().cancelled_owned()),
             over: false,
         }
     }
@@ -122,41 +125,43 @@ impl Watcher {
             // Cancel-safe: nothing is taken from any of these.
             tokio::select! {
                 () = woken => {}
-                () = sleep_until(self.bookmark_at.min(self.deadline)) => {
-                    self.over = Instant::now() >= self.deadline;
-                    self.bookmark_at = Instant::now() + BOOKMARK_EVERY;
+                () = self.alarm.as_mut() => {
+                    let now = Instant::now();
+                    self.over = now >= self.deadline;
+                    self.alarm.as_mut().reset(self.deadline.min(now + BOOKMARK_EVERY));
                     if self.options.bookmarks {
                         return Some(self.bookmark(false));
                     }
                 }
-                () = self.shutdown.cancelled() => self.over = true,
+                () = self.stopped.as_mut() => self.over = true,
             }
         }
         None
     }
 
-    /// Lines that can be sent now.
+    /// Lines that can be sent now; none: there is nothing to tell yet.
     fn ready(&mut self) -> Bytes {
-        let mut lines = BytesMut::new();
-        for object in self.initial.drain(..self.initial.len().min(STEP_EVENTS)).collect::<Vec<_>>()
-        {
-            if self.filter().matches(&object) {
-                lines.extend_from_slice(&self.line(EventKind::Added, &object));
+        let mut lines = Vec::new();
+        while lines.is_empty() && !self.initial.is_empty() {
+            let step = self.initial.len().min(STEP_EVENTS);
+            for object in self.initial.drain(..step).collect::<Vec<_>>() {
+                if self.filter().matches(&object) {
+                    lines.push(self.line(EventKind::Added, &object));
+                }
             }
         }
         if !self.initial.is_empty() {
-            return lines.freeze();
+            return joined(lines);
         }
         if std::mem::take(&mut self.end_of_initial_due) {
-            lines.extend_from_slice(&self.bookmark(true));
+            lines.push(self.bookmark(true));
         }
-        if lines.is_empty() {
-            self.follow(&mut lines);
-        }
-        lines.freeze()
+        while lines.is_empty() && self.follow(&mut lines) {}
+        joined(lines)
     }
 
-    fn follow(&mut self, lines: &mut BytesMut) {
+    /// Takes a step along the events; whether there may be more of them.
+    fn follow(&mut self, lines: &mut Vec<Bytes>) -> bool {
         let (found, revision) = {
             let state = self.server.store.read();
             let found = state.events_after(&self.resource.store, self.cursor, STEP_EVENTS);
@@ -168,18 +173,19 @@ impl Watcher {
                 let message =
                     format!("too old resource version: {} ({})", self.cursor, expired.oldest);
                 let error = json!({"type": "ERROR", "object": Status::expired(message).to_json()});
-                lines.extend_from_slice(format!("{error}\n").as_bytes());
+                lines.push(format!("{error}\n").into());
+                false
             }
             Ok(events) => {
+                let more = events.len() == STEP_EVENTS;
                 match events.last() {
                     Some(last) => self.cursor = last.object.revision,
                     None => self.cursor = self.cursor.max(revision),
                 }
                 for event in events {
-                    if let Some(line) = self.event(&event) {
-                        lines.extend_from_slice(&line);
-                    }
+                    lines.extend(self.event(&event));
                 }
+                more
             }
         }
     }
@@ -211,21 +217,19 @@ impl Watcher {
     }
 
     fn line(&mut self, kind: EventKind, object: &Object) -> Bytes {
+        if matches!(self.form, Form::Json | Form::Yaml) && self.resource.reads_as_stored(object) {
+            return object.line(kind);
+        }
         let bytes = form::served_bytes(&self.resource, object);
         match self.form {
-            Form::Json | Form::Yaml => watch_line(kind.as_str(), &bytes),
-            Form::Metadata => {
-                let value = serde_json::from_slice(&bytes).unwrap_or_default();
-                watch_line(kind.as_str(), respond::partial(&value).to_string().as_bytes())
-            }
+            Form::Json | Form::Yaml => watch_line(kind.as_str(), &[&bytes]),
+            Form::Metadata => watch_line(kind.as_str(), &[&respond::partial(&bytes)]),
             Form::Table(include) => {
-                let value = serde_json::from_slice(&bytes).unwrap_or_default();
-                let mut metadata = Map::new();
-                metadata.insert("resourceVersion".to_owned(), object.revision.to_string().into());
+                let version = object.revision.to_string().into();
                 let with_columns = !std::mem::replace(&mut self.columns_sent, true);
                 let table =
-                    respond::table_of(&self.resource, &[&value], metadata, include, with_columns);
-                watch_line(kind.as_str(), table.to_string().as_bytes())
+                    respond::table_of(&self.resource, &bytes, version, include, with_columns);
+                watch_line(kind.as_str(), &[&table])
             }
         }
     }
@@ -235,23 +239,33 @@ impl Watcher {
         if ends_initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = json!({
-            "apiVersion": self.resource.api_version(), "kind": self.resource.kind,
-            "metadata": metadata,
-        });
+        let (version, kind) = (self.resource.api_version(), &self.resource.kind);
+        let object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
+        let partial = respond::partial(object.to_string().as_bytes());
         let object = match self.form {
-            Form::Table(_) => json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-                "columnDefinitions": null,
-                "rows": [{"cells": [], "object": respond::partial(&object)}],
-            }),
-            Form::Metadata => respond::partial(&object),
-            Form::Json | Form::Yaml => object,
+            Form::Json | Form::Yaml => object.to_string().into_bytes(),
+            Form::Metadata => partial,
+            Form::Table(_) => {
+                let object: Value = serde_json::from_slice(&partial).unwrap_or_default();
+                let table = json!({
+                    "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                    "columnDefinitions": null, "rows": [{"cells": [], "object": object}],
+                });
+                table.to_string().into_bytes()
+            }
         };
-        watch_line("BOOKMARK", object.to_string().as_bytes())
+        watch_line("BOOKMARK", &[&object])
     }
 
     fn filter(&self) -> Filter<'_> {
         Filter { resource: &self.resource, options: &self.options }
+    }
+}
+
+/// Lines as one chunk, so that they leave together; a single one is not copied.
+fn joined(mut lines: Vec<Bytes>) -> Bytes {
+    match lines.len() {
+        1 => lines.remove(0),
+        _ => lines.concat().into(),
     }
 }
