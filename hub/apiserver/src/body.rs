@@ -26,6 +26,29 @@ pub(crate) fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body
     StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
 }
 
+/// A long body is sent in chunks of about so many bytes: enough that the cost of each is not felt,
+/// and few enough that no answer is ever whole in memory.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A body of pieces that are made while it is sent.
+pub(crate) fn pieces(mut pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
+    let mut chunk = move || {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        while chunk.len() < CHUNK_BYTES
+            && let Some(piece) = pieces.next()
+        {
+            chunk.extend_from_slice(&piece);
+        }
+        (!chunk.is_empty()).then(|| Bytes::from(chunk))
+    };
+    match chunk() {
+        Some(first) if first.len() >= CHUNK_BYTES => {
+            stream(futures::stream::iter([first].into_iter().chain(std::iter::from_fn(chunk))))
+        }
+        all => full(all.unwrap_or_default()),
+    }
+}
+
 /// Reads a whole body.
 pub(crate) async fn read<B>(body: B) -> Result<Bytes, Status>
 where

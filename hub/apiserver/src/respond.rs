@@ -1,11 +1,15 @@
 //! Answers: in which form the client wants objects, and how they are put into it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WARNING},
 };
-use serde_json::{Map, Value, json};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
     body::{self, Body},
@@ -129,16 +133,14 @@ pub(crate) fn object(
     if form == Form::Json {
         return json_bytes(code, bytes);
     }
-    let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let value = || -> Value { serde_json::from_slice(&bytes).unwrap_or_default() };
     match form {
         Form::Json => json_bytes(code, bytes),
-        Form::Yaml => yaml(code, &value),
-        Form::Metadata => json_value(code, &partial(&value)),
+        Form::Yaml => yaml(code, &value()),
+        Form::Metadata => json_bytes(code, partial(&bytes)),
         Form::Table(include) => {
-            let mut metadata = Map::new();
-            let version = &value["metadata"]["resourceVersion"];
-            metadata.insert("resourceVersion".to_owned(), version.clone());
-            json_value(code, &table_of(resource, &[&value], metadata, include, true))
+            let version = value()["metadata"]["resourceVersion"].take();
+            json_bytes(code, table_of(resource, &bytes, version, include, true))
         }
     }
 }
@@ -148,106 +150,112 @@ pub(crate) fn scale(form: Form, scale: &Value) -> Response<Body> {
     match form {
         Form::Json => json_value(StatusCode::OK, scale),
         Form::Yaml => yaml(StatusCode::OK, scale),
-        Form::Metadata => json_value(StatusCode::OK, &partial(scale)),
+        Form::Metadata => json_bytes(StatusCode::OK, partial(scale.to_string().as_bytes())),
         Form::Table(include) => {
             let columns = table::builtin_columns("autoscaling", "Scale");
-            let table = table_with(&columns, &[scale], Map::new(), include, true);
-            json_value(StatusCode::OK, &table)
+            let bytes = scale.to_string().into_bytes();
+            json_bytes(StatusCode::OK, table_of(&columns, &bytes, None, include, true))
         }
     }
 }
 
-/// A list in the form asked for; each item is an object's JSON.
+/// A list in the form asked for; each item is an object's JSON, put into its form while it is sent.
 pub(crate) fn list(
-    resource: &Resource,
+    resource: &Arc<Resource>,
     form: Form,
     metadata: Map<String, Value>,
-    items: &[Bytes],
+    items: Vec<Bytes>,
 ) -> Response<Body> {
-    let parse = |bytes: &Bytes| serde_json::from_slice(bytes).unwrap_or_default();
-    match form {
-        Form::Json => json_bytes(StatusCode::OK, list_bytes(resource, &metadata, items)),
-        Form::Yaml => {
-            let bytes = list_bytes(resource, &metadata, items);
-            yaml(StatusCode::OK, &serde_json::from_slice(&bytes).unwrap_or_default())
+    let (head, field) = match form {
+        Form::Json | Form::Yaml => {
+            let (version, kind) = (resource.api_version(), &resource.list_kind);
+            (json!({"apiVersion": version, "kind": kind, "metadata": metadata}), "items")
         }
         Form::Metadata => {
-            let items: Vec<Value> = items.iter().map(|item| partial(&parse(item))).collect();
-            let list = json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                "metadata": metadata, "items": items,
-            });
-            json_value(StatusCode::OK, &list)
+            let kind = "PartialObjectMetadataList";
+            (json!({"kind": kind, "apiVersion": META, "metadata": metadata}), "items")
         }
-        Form::Table(include) => {
-            let items: Vec<Value> = items.iter().map(parse).collect();
-            let items: Vec<&Value> = items.iter().collect();
-            json_value(StatusCode::OK, &table_of(resource, &items, metadata, include, true))
-        }
-    }
-}
-
-fn list_bytes(resource: &Resource, metadata: &Map<String, Value>, items: &[Bytes]) -> Vec<u8> {
-    let length: usize = items.iter().map(|item| item.len() + 1).sum();
-    let mut bytes = Vec::with_capacity(length + 256);
-    let head = json!({
-        "apiVersion": resource.api_version(), "kind": resource.list_kind, "metadata": metadata,
+        Form::Table(_) => (table_head(resource, metadata, true), "rows"),
+    };
+    let (resource, now) = (resource.clone(), Timestamp::now());
+    let items = items.into_iter().map(move |item| match form {
+        Form::Json | Form::Yaml => item,
+        Form::Metadata => partial(&item).into(),
+        Form::Table(include) => row(&resource, &item, include, now).into(),
     });
-    bytes.extend_from_slice(head.to_string().as_bytes());
-    bytes.pop();
-    bytes.extend_from_slice(br#","items":["#);
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            bytes.push(b',');
-        }
-        bytes.extend_from_slice(item);
+    let pieces = pieces(&head, field, items);
+    if form == Form::Yaml {
+        let bytes = pieces.collect::<Vec<Bytes>>().concat();
+        return yaml(StatusCode::OK, &serde_json::from_slice(&bytes).unwrap_or_default());
     }
-    bytes.extend_from_slice(b"]}");
-    bytes
+    let mut response = Response::new(body::pieces(pieces));
+    let media = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
 }
 
-/// The `PartialObjectMetadata` of an object.
-pub(crate) fn partial(object: &Value) -> Value {
-    json!({
-        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-        "metadata": object["metadata"],
-    })
+/// The version of the forms that show objects of any kind.
+const META: &str = "meta.k8s.io/v1";
+
+/// The JSON of an object `head` with a further field, the list of `items`.
+fn pieces<I: Iterator<Item = Bytes>>(
+    head: &Value,
+    field: &str,
+    items: I,
+) -> impl Iterator<Item = Bytes> + use<I> {
+    let head = head.to_string();
+    let open = format!("{},\"{field}\":[", head.strip_suffix('}').unwrap_or(&head));
+    let separated = items.enumerate().flat_map(|(index, item)| {
+        let comma = (index > 0).then(|| Bytes::from_static(b","));
+        comma.into_iter().chain([item])
+    });
+    let close = Bytes::from_static(b"]}");
+    std::iter::once(Bytes::from(open)).chain(separated).chain([close])
 }
 
-/// A Table; a watch sends the columns with its first event only.
+/// The `PartialObjectMetadata` of an object, both as JSON.
+pub(crate) fn partial(object: &[u8]) -> Vec<u8> {
+    #[derive(Deserialize)]
+    struct Outer<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+    }
+    let outer: Option<Outer> = serde_json::from_slice(object).ok();
+    let metadata = outer.map_or("{}", |outer| outer.metadata.get());
+    format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"{META}","metadata":{metadata}}}"#)
+        .into_bytes()
+}
+
+/// The Table of one object, as JSON; a watch sends the columns with its first event only.
 pub(crate) fn table_of(
     resource: &Resource,
-    objects: &[&Value],
-    metadata: Map<String, Value>,
+    object: &[u8],
+    version: Value,
     include: Include,
     with_columns: bool,
-) -> Value {
-    table_with(&resource.columns, objects, metadata, include, with_columns)
+) -> Vec<u8> {
+    let metadata = Map::from_iter([("resourceVersion".to_owned(), version)]);
+    let head = table_head(resource, metadata, with_columns);
+    let row = row(resource, object, include, Timestamp::now());
+    pieces(&head, "rows", [row.into()].into_iter()).collect::<Vec<Bytes>>().concat()
 }
 
-fn table_with(
-    columns: &[table::Column],
-    objects: &[&Value],
-    metadata: Map<String, Value>,
-    include: Include,
-    with_columns: bool,
-) -> Value {
-    let rendered = table::render(columns, objects, jiff::Timestamp::now());
-    let row = |(cells, &object): (Vec<Value>, &&Value)| {
-        let mut row = json!({"cells": cells});
-        match include {
-            Include::Nothing => {}
-            Include::Metadata => row["object"] = partial(object),
-            Include::Object => row["object"] = object.clone(),
-        }
-        row
-    };
-    let rows: Vec<Value> = rendered.rows.into_iter().zip(objects).map(row).collect();
-    let columns = if with_columns { rendered.columns } else { Value::Null };
-    json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-        "columnDefinitions": columns, "rows": rows,
-    })
+fn table_head(resource: &Resource, metadata: Map<String, Value>, with_columns: bool) -> Value {
+    let columns = with_columns.then(|| table::definitions(&resource.columns));
+    json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": columns})
+}
+
+fn row(resource: &Resource, object: &[u8], include: Include, now: Timestamp) -> Vec<u8> {
+    let value = serde_json::from_slice(object).unwrap_or_default();
+    let cells = Value::Array(table::cells(&resource.columns, &value, now));
+    let mut row = format!(r#"{{"cells":{cells}"#).into_bytes();
+    match include {
+        Include::Nothing => {}
+        Include::Metadata => row.extend([br#","object":"#, partial(object).as_slice()].concat()),
+        Include::Object => row.extend([br#","object":"#, object].concat()),
+    }
+    row.push(b'}');
+    row
 }
 
 fn yaml(code: StatusCode, value: &Value) -> Response<Body> {

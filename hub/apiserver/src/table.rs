@@ -42,15 +42,6 @@ enum Cell {
     Computed(fn(&Value, Timestamp) -> Value),
 }
 
-/// The cells of a table and what is above them.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Table {
-    /// `columnDefinitions`.
-    pub(crate) columns: Value,
-    /// `cells` of each object.
-    pub(crate) rows: Vec<Vec<Value>>,
-}
-
 /// Columns of a CRD version from its `additionalPrinterColumns` (null or absent means Age).
 pub(crate) fn columns_from_crd(columns: &Value) -> Vec<Column> {
     let mut out = vec![name_column()];
@@ -104,32 +95,30 @@ pub(crate) fn check_columns(columns: &Value, path: &str) -> Vec<FieldError> {
     errors
 }
 
-/// Cells of each object; ages are relative to `now`.
-pub(crate) fn render(columns: &[Column], objects: &[&Value], now: Timestamp) -> Table {
-    let definitions = columns
-        .iter()
-        .map(|column| {
-            json!({
-                "name": column.name,
-                "type": column.kind,
-                "format": column.format,
-                "description": column.description,
-                "priority": column.priority,
-            })
+/// What is said of the columns (`columnDefinitions`).
+pub(crate) fn definitions(columns: &[Column]) -> Value {
+    let definition = |column: &Column| {
+        json!({
+            "name": column.name,
+            "type": column.kind,
+            "format": column.format,
+            "description": column.description,
+            "priority": column.priority,
         })
-        .collect();
-    let cell = |column: &Column, object: &Value| match &column.cell {
+    };
+    columns.iter().map(definition).collect()
+}
+
+/// The cells of an object; ages are relative to `now`.
+pub(crate) fn cells(columns: &[Column], object: &Value, now: Timestamp) -> Vec<Value> {
+    let cell = |column: &Column| match &column.cell {
         Cell::Computed(compute) => compute(object, now),
         Cell::Path(path) => {
             let found = path.as_ref().and_then(|path| path.find(object).first().copied());
             found.map_or(Value::Null, |value| converted(&column.kind, value, now))
         }
     };
-    let rows = objects
-        .iter()
-        .map(|object| columns.iter().map(|column| cell(column, object)).collect())
-        .collect();
-    Table { columns: definitions, rows }
+    columns.iter().map(cell).collect()
 }
 
 fn name_column() -> Column {

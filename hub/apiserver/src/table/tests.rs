@@ -5,8 +5,7 @@ use serde_json::json;
 use super::*;
 
 fn cells(columns: &[Column], object: &Value) -> Vec<Value> {
-    let now = "2026-01-01T00:10:00Z".parse().unwrap();
-    render(columns, &[object], now).rows.remove(0)
+    super::cells(columns, object, "2026-01-01T00:10:00Z".parse().unwrap())
 }
 
 /// Cells that are shown without `-o wide`.
@@ -35,13 +34,13 @@ fn crd_columns_are_typed() {
         cells(&columns, &empty),
         [json!("w"), json!(null), json!(null), json!(null), json!(null), json!(null)]
     );
-    let table = render(&columns, &[], "2026-01-01T00:10:00Z".parse().unwrap());
-    assert_eq!(table.columns[0]["format"], "name");
+    let definitions = definitions(&columns);
+    assert_eq!(definitions[0]["format"], "name");
     assert_eq!(
-        table.columns[1]["description"],
+        definitions[1]["description"],
         "Custom resource definition column (in JSONPath format): .spec.size"
     );
-    assert_eq!(table.columns[3]["priority"], 1);
+    assert_eq!(definitions[3]["priority"], 1);
     let names: Vec<String> = columns_from_crd(&Value::Null).into_iter().map(|c| c.name).collect();
     assert_eq!(names, ["Name", "Age"]);
 }

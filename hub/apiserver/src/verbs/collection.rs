@@ -27,5 +27,5 @@ pub(super) async fn delete_collection(
             Err(status) => return Err(status),
         }
     }
-    Ok(respond::list(&call.resource, call.form, metadata, &items))
+    Ok(respond::list(&call.resource, call.form, metadata, items))
 }

@@ -32,7 +32,7 @@ pub(super) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Written, Stat
 /// written them already).
 pub(super) async fn create_value(
     call: &Call<'_>,
-    value: Value,
+    mut value: Value,
     options: &WriteOptions,
     track: bool,
 ) -> Result<Written, Status> {
@@ -48,7 +48,8 @@ pub(super) async fn create_value(
         };
         let kind = call.resource.store.clone();
         let key = Key { kind, namespace: namespace.clone(), name };
-        let prepared = prepare(call, value.clone(), &key, options, track).await?;
+        let proposed = if attempt == attempts { value.take() } else { value.clone() };
+        let prepared = prepare(call, proposed, &key, options, track).await?;
         let outcome = store(call, prepared, key, options).await;
         match outcome {
             Err(status) if status.reason == "AlreadyExists" && attempt < attempts => attempt += 1,

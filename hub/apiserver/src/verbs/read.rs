@@ -29,7 +29,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Response<Body>, Status> {
     let (objects, metadata) = select(call, &options)?;
     let items: Vec<Bytes> =
         objects.iter().map(|object| form::served_bytes(&call.resource, object)).collect();
-    Ok(respond::list(&call.resource, call.form, metadata, &items))
+    Ok(respond::list(&call.resource, call.form, metadata, items))
 }
 
 /// Where the next page of a list begins (apiserver `storage/continue.go`).
