@@ -21,7 +21,8 @@ use crate::{
 /// Who owns whom, by uid; kept in step with the store by the writer.
 #[derive(Default)]
 struct Graph {
-    living: HashMap<String, Key>,
+    /// The objects themselves, which the store has in any case: copies of their keys would cost more.
+    living: HashMap<String, Arc<Object>>,
     owned: HashMap<String, BTreeSet<Key>>,
 }
 
@@ -51,8 +52,8 @@ pub(super) fn start(server: &Arc<Inner>) {
 }
 
 impl Graph {
-    fn insert(&mut self, object: &Object) {
-        self.living.insert(object.meta.uid.clone(), object.key.clone());
+    fn insert(&mut self, object: &Arc<Object>) {
+        self.living.insert(object.meta.uid.clone(), object.clone());
         for owner in &object.meta.owner_references {
             self.owned.entry(owner.uid.clone()).or_default().insert(object.key.clone());
         }
@@ -102,8 +103,8 @@ impl Collector {
         // An owner may be waiting for this one.
         let before = event.prev.iter().flat_map(|prev| &prev.meta.owner_references);
         for owner in owners.iter().chain(before) {
-            if let Some(key) = graph.living.get(&owner.uid) {
-                self.dirty.add(key.clone());
+            if let Some(owner) = graph.living.get(&owner.uid) {
+                self.dirty.add(owner.key.clone());
             }
         }
     }
@@ -126,7 +127,7 @@ impl Collector {
     async fn judge_owned(&self, server: &Arc<Inner>, object: Arc<Object>) -> Result<(), Status> {
         let (mut staying, mut waiting, mut gone) = (0, Vec::new(), Vec::new());
         for owner in &object.meta.owner_references {
-            let key = self.graph().living.get(&owner.uid).cloned();
+            let key = self.graph().living.get(&owner.uid).map(|owner| owner.key.clone());
             let near =
                 key.filter(|key| key.namespace.is_empty() || key.namespace == object.key.namespace);
             match near.and_then(|key| server.store.get(&key)) {

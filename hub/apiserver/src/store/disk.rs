@@ -34,7 +34,7 @@ pub(super) const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts
 pub(super) const FORMAT: u64 = 2;
 
 /// The state is served from memory; the database's own page cache only helps the writer.
-const PAGE_CACHE_BYTES: usize = 8 << 20;
+const PAGE_CACHE_BYTES: usize = 4 << 20;
 
 /// A file below this size is not worth compacting.
 const COMPACT_ABOVE_BYTES: u64 = 32 << 20;

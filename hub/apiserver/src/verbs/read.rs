@@ -175,8 +175,7 @@ impl Filter<'_> {
 
     pub(super) fn matches(&self, object: &Object) -> bool {
         let labels = &object.meta.labels;
-        self.options.labels.matches_with(|key| labels.get(key).map(String::as_str))
-            && self.fields_match(object)
+        self.options.labels.matches_with(|key| labels.get(key)) && self.fields_match(object)
     }
 
     /// Name and namespace are known; for other fields the object must be parsed.
