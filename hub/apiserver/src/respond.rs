@@ -15,7 +15,7 @@ use crate::{
     body::{self, Body},
     registry::Resource,
     status::Status,
-    table,
+    table::{self, Wanted},
 };
 
 /// In which form objects are answered.
@@ -178,10 +178,11 @@ pub(crate) fn list(
         Form::Table(_) => (table_head(resource, metadata, true), "rows"),
     };
     let (resource, now) = (resource.clone(), Timestamp::now());
+    let wanted = Wanted::by(&resource.columns);
     let items = items.into_iter().map(move |item| match form {
         Form::Json | Form::Yaml => item,
         Form::Metadata => partial(&item).into(),
-        Form::Table(include) => row(&resource, &item, include, now).into(),
+        Form::Table(include) => row(&resource, &wanted, &item, include, now).into(),
     });
     let pieces = pieces(&head, field, items);
     if form == Form::Yaml {
@@ -236,7 +237,7 @@ pub(crate) fn table_of(
 ) -> Vec<u8> {
     let metadata = Map::from_iter([("resourceVersion".to_owned(), version)]);
     let head = table_head(resource, metadata, with_columns);
-    let row = row(resource, object, include, Timestamp::now());
+    let row = row(resource, &Wanted::by(&resource.columns), object, include, Timestamp::now());
     pieces(&head, "rows", [row.into()].into_iter()).collect::<Vec<Bytes>>().concat()
 }
 
@@ -245,8 +246,14 @@ fn table_head(resource: &Resource, metadata: Map<String, Value>, with_columns: b
     json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": columns})
 }
 
-fn row(resource: &Resource, object: &[u8], include: Include, now: Timestamp) -> Vec<u8> {
-    let value = serde_json::from_slice(object).unwrap_or_default();
+fn row(
+    resource: &Resource,
+    wanted: &Wanted,
+    object: &[u8],
+    include: Include,
+    now: Timestamp,
+) -> Vec<u8> {
+    let value = wanted.read(object);
     let cells = Value::Array(table::cells(&resource.columns, &value, now));
     let mut row = format!(r#"{{"cells":{cells}"#).into_bytes();
     match include {

@@ -5,6 +5,7 @@ mod builtin;
 mod jsonpath;
 #[cfg(test)]
 mod tests;
+mod wanted;
 mod workload;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use crate::field::{self, FieldError};
 use jsonpath::Path;
 
 pub(crate) use builtin::builtin_columns;
+pub(crate) use wanted::Wanted;
 
 /// What Kubernetes says of the column Name.
 const NAME_DESCRIPTION: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";

@@ -55,6 +55,14 @@ impl Path {
         parser.rest.is_empty().then_some(Self(steps))
     }
 
+    /// The names of the fields that it begins with: it looks at nothing beside them.
+    pub(super) fn leading_fields(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map_while(|step| match step {
+            Step::Field(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// All values at the path, in order.
     pub(crate) fn find<'a>(&self, object: &'a Value) -> Vec<&'a Value> {
         walk(&self.0, object)

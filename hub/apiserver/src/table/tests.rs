@@ -191,3 +191,35 @@ fn columns_that_cannot_be_printed_are_refused() {
         ]
     );
 }
+
+#[test]
+fn cells_are_the_same_when_only_what_they_look_at_is_read() {
+    let columns = columns_from_crd(&json!([
+        {"name": "Size", "type": "integer", "jsonPath": ".spec.size"},
+        {"name": "Spec", "type": "string", "jsonPath": ".spec"},
+        {"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"},
+        {"name": "Below", "type": "string", "jsonPath": ".status.phase.text"},
+        {"name": "Last", "type": "string", "jsonPath": ".data.list[-1].name"}]));
+    for object in [
+        json!({
+            "metadata": {"name": "w", "managedFields": [{"fieldsV1": {"f:spec": {}}}]},
+            "spec": {"size": 3, "other": [1, {"a": null}]},
+            "status": {"phase": "ok", "conditions": [{"type": "Ready", "status": "True"}]},
+            "data": {"list": [{"name": "a"}, {"name": "b\n\"c\""}], "unused": 1.5},
+        }),
+        json!({"metadata": {"name": "w"}, "spec": [1], "status": 3, "data": {"list": "x"}}),
+        json!({}),
+    ] {
+        let part = Wanted::by(&columns).read(object.to_string().as_bytes());
+        assert_eq!(cells(&columns, &part), cells(&columns, &object), "{object}");
+        assert!(part["metadata"].get("managedFields").is_none());
+    }
+}
+
+#[test]
+fn a_column_that_may_look_anywhere_is_shown_everything() {
+    for path in ["..name", ".*"] {
+        let columns = columns_from_crd(&json!([{"name": "X", "type": "string", "jsonPath": path}]));
+        assert!(matches!(Wanted::by(&columns), Wanted::Everything), "{path}");
+    }
+}
