@@ -16,7 +16,7 @@ use crate::{
     audit::{Audit, AuditConfig, AuditError},
     controllers,
     pki::{self, Pki, PkiError},
-    rbac,
+    rbac, schema,
     serve::Patience,
     server::Inner,
     service,
@@ -120,6 +120,9 @@ pub(crate) async fn open(config: Config) -> Result<(Arc<Inner>, Running), OpenEr
 async fn open_in(config: Config) -> Result<(Arc<Inner>, Running), OpenCause> {
     let Config { data_dir, names, storage, audit, patience } = config;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&data_dir)?;
+    // Read while keys are made, which waits for entropy; the registry needs them right after. It
+    // waits itself if they are not read yet.
+    drop(tokio::task::spawn_blocking(schema::builtin::read));
     let pki = Pki::open(&data_dir.join("pki"), &names)?;
     let tokens = Tokens::open(&data_dir.join("pki").join("service-accounts.key"))?;
     let sealing = Sealing::new(storage.keys.clone(), storage.decrypt);

@@ -53,6 +53,11 @@ static KINDS: LazyLock<BTreeMap<(String, String, String), Arc<Schema>>> = LazyLo
     kinds
 });
 
+/// Reads and compiles them all, which else happens at the first use.
+pub(crate) fn read() {
+    LazyLock::force(&KINDS);
+}
+
 /// The compiled schema of a kind.
 pub(super) fn schema(group: &str, version: &str, kind: &str) -> Option<Arc<Schema>> {
     let key = (group.to_owned(), version.to_owned(), kind.to_owned());
