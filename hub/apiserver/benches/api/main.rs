@@ -34,15 +34,17 @@ fn main() -> Result<()> {
     let plan = Plan::new(measuring, args.into_iter().filter(|arg| !arg.starts_with('-')).collect());
     // The load comes from one thread, so that it takes one core at most.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let columns = runtime.block_on(run(&plan))?;
+    let mut columns = Vec::new();
+    let outcome = runtime.block_on(run(&plan, &mut columns));
+    // What was measured before something failed is worth seeing, too.
     print!("{}", table::render(&columns));
-    Ok(())
+    outcome
 }
 
-async fn run(plan: &Plan) -> Result<Vec<Column>> {
-    let mut columns = vec![measure::<Embedded>(plan).await?];
+async fn run(plan: &Plan, columns: &mut Vec<Column>) -> Result<()> {
+    columns.push(measure::<Embedded>(plan).await?);
     if !plan.measuring {
-        return Ok(columns);
+        return Ok(());
     }
     match Real::is_given() {
         true => columns.push(measure::<Real>(plan).await?),
@@ -52,7 +54,7 @@ async fn run(plan: &Plan) -> Result<Vec<Column>> {
         let figures = phases::start::<Hub>(plan).await.context("muster hub")?;
         columns.push(Column { name: Hub::NAME, figures });
     }
-    Ok(columns)
+    Ok(())
 }
 
 async fn measure<S: Server>(plan: &Plan) -> Result<Column> {

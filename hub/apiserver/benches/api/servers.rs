@@ -200,7 +200,7 @@ impl Server for Real {
             &format!("--client-ca-file={}", path("ca.crt")),
             "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
-            &format!("--service-account-key-file={}", path("serving.key")),
+            &format!("--service-account-key-file={}", path("serving.pub")),
             &format!("--service-account-signing-key-file={}", path("serving.key")),
             "--service-cluster-ip-range=10.0.0.0/24",
             "--disable-admission-plugins=ServiceAccount",
@@ -208,7 +208,8 @@ impl Server for Real {
         ]);
         let begun = Instant::now();
         let apiserver = Process::start(&mut command, dir, Real::NAME)?;
-        ready(&access).await?;
+        let said = || fs::read_to_string(dir.join("kube-apiserver.log")).unwrap_or_default();
+        ready(&access).await.with_context(said)?;
         Ok((Real { apiserver, etcd, access }, begun.elapsed()))
     }
 
@@ -256,6 +257,7 @@ impl Keys {
         fs::write(dir.join("ca.crt"), &ca)?;
         fs::write(dir.join("serving.crt"), serving.signed_by(&serving_key, &issuer)?.pem())?;
         fs::write(dir.join("serving.key"), serving_key.serialize_pem())?;
+        fs::write(dir.join("serving.pub"), serving_key.public_key_pem())?;
         let admin = admin.signed_by(&admin_key, &issuer)?.pem();
         Ok(Keys { ca, admin: (admin, admin_key.serialize_pem()) })
     }
