@@ -15,7 +15,7 @@ use crate::{
     body::{self, Body},
     registry::Resource,
     status::Status,
-    table::{self, Wanted},
+    table::{self, Column, Wanted},
 };
 
 /// In which form objects are answered.
@@ -140,7 +140,7 @@ pub(crate) fn object(
         Form::Metadata => json_bytes(code, partial(&bytes)),
         Form::Table(include) => {
             let version = value()["metadata"]["resourceVersion"].take();
-            json_bytes(code, table_of(resource, &bytes, version, include, true))
+            json_bytes(code, table_of(&resource.columns, &bytes, Some(version), include, true))
         }
     }
 }
@@ -175,14 +175,14 @@ pub(crate) fn list(
             let kind = "PartialObjectMetadataList";
             (json!({"kind": kind, "apiVersion": META, "metadata": metadata}), "items")
         }
-        Form::Table(_) => (table_head(resource, metadata, true), "rows"),
+        Form::Table(_) => (table_head(&resource.columns, metadata, true), "rows"),
     };
     let (resource, now) = (resource.clone(), Timestamp::now());
     let wanted = Wanted::by(&resource.columns);
     let items = items.into_iter().map(move |item| match form {
         Form::Json | Form::Yaml => item,
         Form::Metadata => partial(&item).into(),
-        Form::Table(include) => row(&resource, &wanted, &item, include, now).into(),
+        Form::Table(include) => row(&resource.columns, &wanted, &item, include, now).into(),
     });
     let pieces = pieces(&head, field, items);
     if form == Form::Yaml {
@@ -229,32 +229,32 @@ pub(crate) fn partial(object: &[u8]) -> Vec<u8> {
 
 /// The Table of one object, as JSON; a watch sends the columns with its first event only.
 pub(crate) fn table_of(
-    resource: &Resource,
+    columns: &[Column],
     object: &[u8],
-    version: Value,
+    version: Option<Value>,
     include: Include,
     with_columns: bool,
 ) -> Vec<u8> {
-    let metadata = Map::from_iter([("resourceVersion".to_owned(), version)]);
-    let head = table_head(resource, metadata, with_columns);
-    let row = row(resource, &Wanted::by(&resource.columns), object, include, Timestamp::now());
+    let version = version.map(|version| ("resourceVersion".to_owned(), version));
+    let head = table_head(columns, version.into_iter().collect(), with_columns);
+    let row = row(columns, &Wanted::by(columns), object, include, Timestamp::now());
     pieces(&head, "rows", [row.into()].into_iter()).collect::<Vec<Bytes>>().concat()
 }
 
-fn table_head(resource: &Resource, metadata: Map<String, Value>, with_columns: bool) -> Value {
-    let columns = with_columns.then(|| table::definitions(&resource.columns));
+fn table_head(columns: &[Column], metadata: Map<String, Value>, with_columns: bool) -> Value {
+    let columns = with_columns.then(|| table::definitions(columns));
     json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": columns})
 }
 
 fn row(
-    resource: &Resource,
+    columns: &[Column],
     wanted: &Wanted,
     object: &[u8],
     include: Include,
     now: Timestamp,
 ) -> Vec<u8> {
     let value = wanted.read(object);
-    let cells = Value::Array(table::cells(&resource.columns, &value, now));
+    let cells = Value::Array(table::cells(columns, &value, now));
     let mut row = format!(r#"{{"cells":{cells}"#).into_bytes();
     match include {
         Include::Nothing => {}

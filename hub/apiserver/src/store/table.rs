@@ -22,8 +22,8 @@ const KEEP_EVENTS_PER_OBJECT: usize = 4;
 /// And at least so many of each kind.
 const KEEP_EVENTS_MIN: usize = 256;
 
-/// But never more bytes than this for one kind: at 1.5 KiB an event, over 20,000 events.
-const KEEP_EVENT_BYTES_MAX: usize = 32 << 20;
+/// But never more bytes than this for one kind: at 1.5 KiB an event, over 40,000 events.
+const KEEP_EVENT_BYTES_MAX: usize = 64 << 20;
 
 /// And never more than this for all kinds: where there is more, each may keep half, a quarter …
 const KEEP_ALL_EVENT_BYTES_MAX: usize = 4 * KEEP_EVENT_BYTES_MAX;

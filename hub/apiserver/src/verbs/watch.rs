@@ -225,10 +225,10 @@ impl Watcher {
             Form::Json | Form::Yaml => watch_line(kind.as_str(), &[&bytes]),
             Form::Metadata => watch_line(kind.as_str(), &[&respond::partial(&bytes)]),
             Form::Table(include) => {
-                let version = object.revision.to_string().into();
+                let columns = &self.resource.columns;
+                let version = Some(object.revision.to_string().into());
                 let with_columns = !std::mem::replace(&mut self.columns_sent, true);
-                let table =
-                    respond::table_of(&self.resource, &bytes, version, include, with_columns);
+                let table = respond::table_of(columns, &bytes, version, include, with_columns);
                 watch_line(kind.as_str(), &[&table])
             }
         }

@@ -130,7 +130,7 @@ fn change(state: &State, count: u64) -> Arc<Event> {
             let mut value = thing(&name, count as i64);
             value["padding"] = "x".repeat(count as usize * 37 % 9_000).into();
             let kind = if prev.is_some() { EventKind::Modified } else { EventKind::Added };
-            (kind, Object::new(key(&name), revision, draft(&value).unwrap()))
+            (kind, Object::new(kind, key(&name), revision, draft(&value).unwrap()))
         }
     };
     Arc::new(Event::new(kind, Arc::new(object), prev))

@@ -74,7 +74,7 @@ impl Bench {
             (None, Some(prev)) => (EventKind::Deleted, prev.at_revision(revision)),
             (Some(value), _) => {
                 let kind = if prev.is_some() { EventKind::Modified } else { EventKind::Added };
-                (kind, Object::new(key(name), revision, draft(&thing(name, value)).unwrap()))
+                (kind, Object::new(kind, key(name), revision, draft(&thing(name, value)).unwrap()))
             }
         };
         let event = Arc::new(Event::new(kind, Arc::new(object), prev));

@@ -80,7 +80,7 @@ fn fill(disk: &mut Disk, state: &mut State, count: usize) {
         let mut value = thing("", 1);
         value["padding"] = "x".repeat(200_000).into();
         let name = format!("t{revision}");
-        let object = Object::new(key(&name), revision, draft(&value).unwrap());
+        let object = Object::new(EventKind::Added, key(&name), revision, draft(&value).unwrap());
         Arc::new(Event::new(EventKind::Added, Arc::new(object), None))
     };
     let events: Vec<_> = (first..first + count as u64).map(event).collect();
@@ -144,7 +144,7 @@ fn a_copy_takes_what_is_written_meanwhile() {
     let (mut disk, mut state) = Disk::open(&path, Sealing::default()).unwrap();
     let mut write = |disk: &mut Disk, name: &str| {
         let draft = draft(&thing(name, 1)).unwrap();
-        let object = Arc::new(Object::new(key(name), state.revision + 1, draft));
+        let object = Arc::new(Object::new(EventKind::Added, key(name), state.revision + 1, draft));
         let event = Arc::new(Event::new(EventKind::Added, object, None));
         disk.commit(std::slice::from_ref(&event), &Default::default()).unwrap();
         state.publish(event);
@@ -195,7 +195,8 @@ fn rows_that_a_lost_write_left_behind_go_at_the_next_start() {
     let mut prev = None;
     for value in 0..400 {
         let draft = draft(&thing("a", value)).unwrap();
-        let object = Arc::new(Object::new(key("a"), state.revision + 1, draft));
+        let object =
+            Arc::new(Object::new(EventKind::Modified, key("a"), state.revision + 1, draft));
         let event = Arc::new(Event::new(EventKind::Modified, object.clone(), prev));
         disk.commit(std::slice::from_ref(&event), &Default::default()).unwrap();
         state.publish(event);
