@@ -17,6 +17,10 @@ use crate::field;
 /// How many duplicate keys of one document are reported; more would only swell the answer.
 const MAX_DUPLICATES: usize = 100;
 
+/// What the aliases of a YAML document may stand for, in events of the parser: people use them to
+/// say a label twice; a thousand letters of them can stand for more than there is memory.
+const MAX_REPLAYED: usize = 20_000;
+
 /// Why a document could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -46,6 +50,7 @@ pub(crate) fn read_yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), ReadError>
     let text = std::str::from_utf8(bytes)?;
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
     };
     let duplicates = RefCell::new(Vec::new());
     let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| {

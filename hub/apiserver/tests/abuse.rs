@@ -66,12 +66,13 @@ fn main() {
     victim::raise_file_limit();
     for attack in ATTACKS.iter().filter(chosen) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let mib = runtime.block_on(async {
+        let (mib, waited) = runtime.block_on(async {
             let victim = Victim::start().await;
             (attack.run)(&victim).await;
             victim.end().await
         });
-        println!("test {} ... ok ({mib} MiB at most)", attack.name);
+        let name = attack.name;
+        println!("test {name} ... ok ({mib} MiB at most, another client waited {waited:.1?})");
         assert!(mib <= attack.mib_max, "{}: {mib} MiB, over {}", attack.name, attack.mib_max);
     }
 }

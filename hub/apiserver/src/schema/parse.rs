@@ -11,9 +11,10 @@ use super::{
 };
 use crate::field::{self, FieldError};
 
-/// A compiled pattern may take so much memory; the longest that Kubernetes' own kinds use takes
-/// less than a tenth.
-const PATTERN_BYTES_MAX: usize = 1024 * 1024;
+/// A pattern may have so many bytes, and take so much memory when compiled; the longest that
+/// Kubernetes' own kinds use has less than a tenth of either.
+const PATTERN_BYTES_MAX: usize = 16 * 1024;
+const COMPILED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Deepest nesting of a schema that is compiled; far beyond any real API, well within the stack.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -211,7 +212,13 @@ impl Compiler<'_> {
 
     fn pattern(&mut self, schema: &Value, path: &str) -> Option<Regex> {
         let pattern = text(schema, "pattern").filter(|p| !p.is_empty())?;
-        match RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build() {
+        if pattern.len() > PATTERN_BYTES_MAX {
+            let path = field::child(path, "pattern");
+            let error = FieldError::too_long(path, PATTERN_BYTES_MAX as u64);
+            self.errors.push(error);
+            return None;
+        }
+        match RegexBuilder::new(pattern).size_limit(COMPILED_BYTES_MAX).build() {
             Ok(regex) => Some(regex),
             Err(error) => {
                 let detail =

@@ -6,7 +6,10 @@
 use kube_cel::{CompiledSchema, ErrorKind, ValidationError, compile_schema};
 use serde_json::Value;
 
-use super::{Shape, cost::Cost};
+use super::{
+    Shape,
+    cost::{self, Cost},
+};
 use crate::field::{self, Cause, FieldError};
 
 /// Compiled rules of one node.
@@ -42,30 +45,43 @@ impl BadRule {
 impl Rules {
     /// Compiles the rules of `schema`, not those of the schemas below it.
     pub(super) fn compile(schema: &Value, shape: Shape) -> Result<Self, Vec<BadRule>> {
+        let rules = schema.get("x-kubernetes-validations").and_then(Value::as_array);
+        let rules: &[Value] = rules.map_or(&[], Vec::as_slice);
+        let bad = |index: usize, detail: String| {
+            let rule = rules.get(index).and_then(|rule| rule["rule"].as_str());
+            BadRule { index, rule: rule.unwrap_or_default().to_owned(), detail }
+        };
+        let intricate = |(index, rule): (usize, &Value)| {
+            let texts = [&rule["rule"], &rule["messageExpression"]];
+            let why = texts.into_iter().filter_map(Value::as_str).find_map(cost::too_intricate)?;
+            Some(bad(index, why))
+        };
+        let refused: Vec<BadRule> = rules.iter().enumerate().filter_map(intricate).collect();
+        if !refused.is_empty() {
+            return Err(refused);
+        }
         let mut own = schema.clone();
         strip_below(&mut own);
-        let compiled = compile_schema(&own);
-        let rules = schema.get("x-kubernetes-validations").and_then(Value::as_array);
-        let bad: Vec<BadRule> = compiled
-            .validations
-            .iter()
-            .enumerate()
-            .filter_map(|(index, result)| {
-                let error = result.as_ref().err()?;
-                let rule = rules?.get(index)?.get("rule").and_then(Value::as_str);
-                let rule = rule.unwrap_or_default().to_owned();
-                Some(BadRule { index, rule, detail: error.to_string() })
-            })
-            .collect();
-        match bad.is_empty() {
-            true => {
-                let rules = compiled.validations.iter().flatten();
-                let programs =
-                    rules.flat_map(|rule| [Some(&rule.program), rule.message_program.as_ref()]);
-                let costs = programs.flatten().map(Cost::of).collect();
-                Ok(Self { compiled, costs, type_name: type_name(shape) })
+        let Some(compiled) = cost::parsing(|| compile_schema(&own)) else {
+            return Err(vec![bad(0, "it is nested too deeply".to_owned())]);
+        };
+        let mut costs = Vec::new();
+        let mut refused = Vec::new();
+        for (index, result) in compiled.validations.iter().enumerate() {
+            match result {
+                Ok(rule) => {
+                    let programs = [Some(&rule.program), rule.message_program.as_ref()];
+                    let own: Vec<Cost> = programs.into_iter().flatten().map(Cost::of).collect();
+                    let why = own.iter().find_map(Cost::too_deep);
+                    refused.extend(why.map(|why| bad(index, why)));
+                    costs.extend(own);
+                }
+                Err(error) => refused.push(bad(index, error.to_string())),
             }
-            false => Err(bad),
+        }
+        match refused.is_empty() {
+            true => Ok(Self { compiled, costs, type_name: type_name(shape) }),
+            false => Err(refused),
         }
     }
 
@@ -78,9 +94,12 @@ impl Rules {
                           validation rules will be run";
             return vec![FieldError::invalid(path, &shown, detail)];
         }
-        let Err(errors) = kube_cel::validate_compiled(&self.compiled, value, old) else {
-            return Vec::new();
+        let evaluate = || kube_cel::validate_compiled(&self.compiled, value, old);
+        let Some(evaluated) = Cost::evaluating(&self.costs, evaluate) else {
+            let shown = Value::from(self.type_name);
+            return vec![FieldError::invalid(path, &shown, "the rules could not be evaluated")];
         };
+        let Err(errors) = evaluated else { return Vec::new() };
         errors.as_slice().iter().map(|error| self.field_error(error, value, path)).collect()
     }
 

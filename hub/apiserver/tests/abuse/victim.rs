@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use muster_apiserver::{
@@ -66,7 +66,7 @@ pub(crate) struct Victim {
     /// As its administrator, and as the attacker: someone who may do everything but without limit.
     pub(crate) admin: Door,
     pub(crate) eve: Door,
-    bystander: tokio::task::JoinHandle<()>,
+    bystander: tokio::task::JoinHandle<Duration>,
     served: Arc<AtomicU64>,
     over: Arc<AtomicBool>,
     _dir: tempfile::TempDir,
@@ -103,20 +103,21 @@ impl Victim {
     /// Waits until the other client has been served some more times.
     pub(crate) async fn others_are_served(&self) {
         let before = self.served.load(Ordering::Relaxed);
-        until("another client is served", || self.served.load(Ordering::Relaxed) >= before + 3)
-            .await;
+        let more = || self.served.load(Ordering::Relaxed) >= before + 3;
+        until("another client is served", || more() || self.bystander.is_finished()).await;
+        assert!(!self.bystander.is_finished(), "another client was refused");
     }
 
-    /// Ends it: the most memory that it has had, in MiB.
-    pub(crate) async fn end(mut self) -> u64 {
+    /// Ends it: the most memory that it has had, in MiB, and the longest wait of the other client.
+    pub(crate) async fn end(mut self) -> (u64, Duration) {
         self.others_are_served().await;
         self.over.store(true, Ordering::Relaxed);
-        (&mut self.bystander).await.expect("another client was refused");
+        let waited = (&mut self.bystander).await.expect("another client was refused");
         assert!(self.child.try_wait().unwrap().is_none(), "the server has ended");
         let mib = peak_mib(self.child.id());
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        mib
+        (mib, waited)
     }
 
     pub(crate) async fn define_widgets(&self, spec: Value) -> (u16, String) {
@@ -145,11 +146,18 @@ impl Drop for Victim {
     }
 }
 
-/// Someone else: reads and writes, on a connection that is kept and on a new one each time.
-async fn use_it(door: Door, served: Arc<AtomicU64>, over: Arc<AtomicBool>) {
+/// Someone else: reads and writes, on a connection that is kept and on a new one each time. The
+/// answer is the longest that he has waited.
+async fn use_it(door: Door, served: Arc<AtomicU64>, over: Arc<AtomicBool>) -> Duration {
     let mut kept = door.http1().await;
+    let mut longest = Duration::ZERO;
     let mut count = 0;
     while !over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
+        if kept.ready().await.is_err() {
+            // A connection that is not used for a while is closed; any client makes another.
+            kept = door.http1().await;
+        }
         let answer = kept.send_request(get(MAPS)).await.unwrap();
         let code = answer.status().as_u16();
         let body = crate::raw::text(answer).await;
@@ -159,8 +167,10 @@ async fn use_it(door: Door, served: Arc<AtomicU64>, over: Arc<AtomicBool>) {
         let (code, body) = door.post(MAPS, map.to_string()).await;
         assert_eq!(code, 201, "{body}");
         served.fetch_add(1, Ordering::Relaxed);
+        longest = longest.max(begun.elapsed());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    longest
 }
 
 async fn certified(by: &Door, user: &str) -> Door {
