@@ -359,3 +359,16 @@ pub(crate) struct PipelineArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_can_connect_unless_told_so() {
+        let args = Args::parse_from(["muster", "hub"]);
+        let Command::Hub(hub) = args.command else { panic!("it is the hub's command") };
+        assert!(hub.api_listen.ip().is_loopback() && hub.agents_listen.ip().is_loopback());
+        assert!(hub.audit_log.is_none() && !hub.audit_own, "the log is kept where it always is");
+    }
+}

@@ -179,7 +179,8 @@ where
 
 /// How long a request may take: as it says itself, and no longer than any may.
 fn limit(parts: &Parts, most: Duration) -> Result<Duration, Status> {
-    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let query = parts.uri.query().filter(|query| query.contains("timeout="));
+    let query = Query::parse(query.unwrap_or_default());
     let Some(asked) = query.get("timeout") else { return Ok(most) };
     let asked = asked.parse::<SignedDuration>().ok().and_then(|asked| asked.try_into().ok());
     let asked: Duration = asked.ok_or_else(|| {
@@ -295,11 +296,13 @@ where
 /// Work on a long body can take a while without a pause. It is done where it holds up nobody: the
 /// thread gives its other tasks away before it begins.
 async fn aside<T>(length: usize, work: impl Future<Output = T>) -> T {
+    if length <= LONG_BODY_BYTES {
+        return work.await;
+    }
     let runtime = Handle::current();
-    let can = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
-    match can && length > LONG_BODY_BYTES {
-        true => block_in_place(|| runtime.block_on(work)),
-        false => work.await,
+    match runtime.runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(|| runtime.block_on(work)),
+        _ => work.await,
     }
 }
 

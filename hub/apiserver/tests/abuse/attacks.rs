@@ -204,9 +204,10 @@ pub(crate) async fn patterns_that_backtrack(victim: &Victim) {
 }
 
 pub(crate) async fn rules_that_loop(victim: &Victim) {
-    let rule = |rule: &str| {
+    let rules = |rules: &[&str]| {
+        let rules: Vec<_> = rules.iter().map(|rule| json!({"rule": rule})).collect();
         json!({
-            "type": "object", "x-kubernetes-validations": [{"rule": rule}],
+            "type": "object", "x-kubernetes-validations": rules,
             "properties": {"list": {"type": "array", "items": {"type": "integer"}}},
         })
     };
@@ -219,13 +220,15 @@ pub(crate) async fn rules_that_loop(victim: &Victim) {
     let nested = [("(", ")"), ("[", "]"), ("{1:", "}"), ("f(", ")")];
     let nested = nested.map(|(open, close)| open.repeat(240) + "1" + &close.repeat(240) + " == 1");
     let chained =
-        ["1 + ", "true ? 1 : ", "self.list.size() - "].map(|part| part.repeat(240) + "1 > 0");
+        ["1 + ", "true ? 1 : ", "self.list.size() - "].map(|part| part.repeat(300) + "1 > 0");
     for deep in deep.into_iter().chain(nested).chain(chained) {
-        let (code, body) = victim.define_widgets(rule(&deep)).await;
+        let (code, body) = victim.define_widgets(rules(&[&deep])).await;
         assert_eq!(code, 422, "{}: {}", &deep[..20], &body[..body.len().min(300)]);
     }
     let loops = "self.list.all(a, self.list.all(b, self.list.all(c, a + b + c > 0)))";
-    assert_eq!(victim.define_widgets(rule(loops)).await.0, 201);
+    // As deep as may be: it is evaluated with each object.
+    let long = "1 + ".repeat(240) + "1 > 0";
+    assert_eq!(victim.define_widgets(rules(&[loops, &long])).await.0, 201);
     let widget = |items: usize| {
         let list = vec![1; items];
         let object = json!({
