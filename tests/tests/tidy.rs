@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("muster-wire", &["muster-core"], &["kube"]),
     ("muster-daemon", &[], &["kube", "prost", "tonic"]),
     ("muster-apiserver", &["muster-daemon"], &["tonic", "kube"]),
+    ("muster-fuzz", &["muster-apiserver"], &["tonic", "kube"]),
     ("muster-runner", &["muster-daemon", "muster-core"], &["tonic"]),
     ("muster-plan", &["muster-core", "muster-api"], &["tokio", "kube", "tonic"]),
     (

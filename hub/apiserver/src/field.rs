@@ -133,22 +133,47 @@ impl fmt::Display for FieldError {
     }
 }
 
+/// Longest path, in bytes: one is made for every value of a body, so that without a bound a field
+/// with a name of a megabyte and many values below it would cost that megabyte for each of them.
+const PATH_BYTES_MAX: usize = 1024;
+
+/// What the end of a longer path is replaced by; nothing comes after it.
+const CUT: &str = "…(cut)";
+
 /// `parent.name`, or `name` at the root.
 pub(crate) fn child(parent: &str, name: &str) -> String {
-    match parent.is_empty() {
-        true => name.to_owned(),
-        false => format!("{parent}.{name}"),
-    }
+    let dot = if parent.is_empty() { "" } else { "." };
+    extended(parent, [dot, name, ""])
 }
 
 /// `parent[key]`, for keys that are data rather than field names.
 pub(crate) fn key(parent: &str, key: &str) -> String {
-    format!("{parent}[{key}]")
+    extended(parent, ["[", key, "]"])
 }
 
 /// `parent[index]`.
 pub(crate) fn index(parent: &str, index: usize) -> String {
-    format!("{parent}[{index}]")
+    extended(parent, ["[", &index.to_string(), "]"])
+}
+
+/// `parent` with these parts after it, cut where it gets too long.
+pub(crate) fn extended(parent: &str, parts: [&str; 3]) -> String {
+    if parent.ends_with(CUT) {
+        return parent.to_owned();
+    }
+    let length = parent.len() + parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut path = String::with_capacity(length.min(PATH_BYTES_MAX + CUT.len()));
+    path.push_str(parent);
+    for part in parts {
+        let room = PATH_BYTES_MAX.saturating_sub(path.len());
+        if part.len() > room {
+            path.push_str(&part[..part.floor_char_boundary(room)]);
+            path.push_str(CUT);
+            break;
+        }
+        path.push_str(part);
+    }
+    path
 }
 
 /// The one message that lists several errors as `Status.message` does:
@@ -270,6 +295,15 @@ mod tests {
         let b = FieldError::required("b", "");
         assert_eq!(summary(std::slice::from_ref(&a)), "a: Required value");
         assert_eq!(summary(&[a.clone(), b, a]), "[a: Required value, b: Required value]");
+    }
+
+    #[test]
+    fn paths_have_an_end() {
+        assert_eq!(index(&key(&child("", "a"), "b"), 3), "a[b][3]");
+        let long = child("spec", &"ü".repeat(PATH_BYTES_MAX));
+        assert!(long.ends_with("ü…(cut)"), "{long}");
+        assert!(long.len() <= PATH_BYTES_MAX + CUT.len(), "{}", long.len());
+        assert_eq!(index(&child(&long, "x"), 1), long);
     }
 
     #[test]

@@ -14,12 +14,15 @@ use serde_json::{Map, Number, Value};
 
 use crate::field;
 
+/// Deepest nesting of arrays and objects: what `serde_json` reads. What is stored is read again.
+pub(crate) const DEPTH_MAX: usize = 127;
+
+/// Most events that the aliases of a YAML document may repeat: some hundred bytes of aliases of
+/// aliases would else become a million values.
+const ALIASED_EVENTS_MAX: usize = 20_000;
+
 /// How many duplicate keys of one document are reported; more would only swell the answer.
 const MAX_DUPLICATES: usize = 100;
-
-/// What the aliases of a YAML document may stand for, in events of the parser: people use them to
-/// say a label twice; a thousand letters of them can stand for more than there is memory.
-const MAX_REPLAYED: usize = 20_000;
 
 /// Why a document could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,9 @@ pub(crate) enum ReadError {
     /// The text is not UTF-8.
     #[error("the document is not UTF-8: {0}")]
     Encoding(#[from] std::str::Utf8Error),
+    /// YAML that, as JSON, could not be read again.
+    #[error("the document is nested deeper than {DEPTH_MAX} levels")]
+    Depth,
 }
 
 /// Reads one JSON document; the second part lists repeated keys as `duplicate field "spec.a"`.
@@ -48,16 +54,35 @@ pub(crate) fn read_strict(bytes: &[u8]) -> Result<(Value, Vec<String>), ReadErro
 /// Reads one YAML document (JSON is YAML too); duplicates as in [`read_strict`].
 pub(crate) fn read_yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), ReadError> {
     let text = std::str::from_utf8(bytes)?;
+    // Clients mostly send JSON as YAML, and its own reader knows it better and faster.
+    if text.trim_start().starts_with('{')
+        && let Ok(read) = read_strict(bytes)
+    {
+        return Ok(read);
+    }
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: ALIASED_EVENTS_MAX },
     };
     let duplicates = RefCell::new(Vec::new());
     let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |de| {
         Seed { path: String::new(), duplicates: &duplicates }.deserialize(de)
     })
     .map_err(|e| ReadError::Yaml(e.to_string()))?;
-    Ok((value, duplicates.into_inner()))
+    match depth(&value) > DEPTH_MAX {
+        true => Err(ReadError::Depth),
+        false => Ok((value, duplicates.into_inner())),
+    }
+}
+
+/// How deep arrays and objects are nested in a value that is itself not deeper than a few hundred
+/// levels (what any reader here lets through).
+pub(crate) fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// Builds a [`Value`] while remembering where it is.
@@ -145,8 +170,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
 impl Seed<'_> {
     fn remember_duplicate(&self, path: &str) {
         let mut duplicates = self.duplicates.borrow_mut();
+        if duplicates.len() >= MAX_DUPLICATES {
+            return;
+        }
         let text = format!("duplicate field {}", field::quote(path));
-        if duplicates.len() < MAX_DUPLICATES && !duplicates.contains(&text) {
+        if !duplicates.contains(&text) {
             duplicates.push(text);
         }
     }
@@ -219,6 +247,25 @@ mod tests {
             json!({"a": true, "b": 16, "c": {"1": "one", "true": "t"}, "d": "2024-01-01", "e": "1"})
         );
         assert_eq!(duplicates, [r#"duplicate field "b""#]);
+    }
+
+    #[test]
+    fn depth_is_that_of_serde_json() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        let (deepest, _) = read_strict(nested(DEPTH_MAX).as_bytes()).unwrap();
+        assert_eq!(depth(&deepest), DEPTH_MAX);
+        assert!(read_strict(nested(DEPTH_MAX + 1).as_bytes()).is_err());
+        assert_eq!(depth(&json!({"a": {}, "b": [1, {"c": null}]})), 3);
+    }
+
+    #[test]
+    fn aliases_are_bounded() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..7 {
+            let below = vec![format!("*a{}", level - 1); 10].join(", ");
+            text += &format!("a{level}: &a{level} [{below}]\n");
+        }
+        assert!(read_yaml(text.as_bytes()).is_err());
     }
 
     #[test]

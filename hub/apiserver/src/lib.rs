@@ -39,6 +39,8 @@ mod compress;
 mod controllers;
 pub(crate) mod discovery;
 pub(crate) mod field;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod health;
 pub(crate) mod json;
 mod logs;

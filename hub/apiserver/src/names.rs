@@ -12,6 +12,9 @@ const SUFFIX_CHARS: usize = 5;
 /// A made-up name is a label value at most (apiserver `storage/names`).
 const GENERATED_CHARS_MAX: usize = 63;
 
+/// Longest name of the kinds that allow almost anything: RBAC.
+const PATH_SEGMENT_BYTES_MAX: usize = 1024;
+
 const SUBDOMAIN_CHARS_MAX: usize = 253;
 const LABEL_CHARS_MAX: usize = 63;
 
@@ -68,6 +71,10 @@ pub(crate) fn check(rule: NameRule, field: &str, name: &str) -> Vec<FieldError> 
             }
         }
         NameRule::PathSegment => {
+            if name.len() > PATH_SEGMENT_BYTES_MAX {
+                let detail = format!("must be no more than {PATH_SEGMENT_BYTES_MAX} bytes");
+                errors.push(FieldError::invalid(field, &"…".into(), &detail));
+            }
             if [".", ".."].contains(&name) {
                 errors.push(invalid(&format!("may not be '{name}'")));
             }

@@ -8,6 +8,7 @@ mod tests;
 use json_patch::{Patch, PatchOperation};
 use serde_json::Value;
 
+use crate::json::{DEPTH_MAX, depth};
 pub(crate) use strategic::strategic;
 
 /// Most operations in one JSON patch (the limit of kube-apiserver).
@@ -17,9 +18,9 @@ const MAX_OPERATIONS: usize = 10_000;
 /// a small patch cannot double an object again and again.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
-/// Most items of arrays that the operations of one JSON patch may move: an insertion at the front
-/// of a long array moves all of it.
-const MAX_MOVED: usize = 20_000_000;
+/// Most work of one JSON patch, in bytes moved and in items of lists that make or take room: ten
+/// thousand operations at the head of a list of a million would be minutes.
+const MAX_WORK: usize = 64 * 1024 * 1024;
 
 /// Why a patch was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub(crate) enum PatchError {
     /// An operation does not fit the object, such as a failed `test`: 422.
     #[error("the server rejected our request due to an error in our request")]
     Unfit(#[from] json_patch::PatchError),
-    /// More operations or copied bytes than allowed: 413.
+    /// More operations, bytes, work or depth than allowed: 413.
     #[error("{0}")]
     TooLarge(String),
 }
@@ -51,41 +52,57 @@ pub(crate) fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> 
         )));
     }
     let mut patched = object.clone();
-    let (mut copied, mut moved) = (0, 0);
+    let mut spent = Spent::default();
     for operation in operations {
-        moved += moves(&patched, &operation);
-        if moved > MAX_MOVED {
-            return Err(PatchError::TooLarge(format!(
-                "the operations of the JSON patch move more than {MAX_MOVED} items of arrays"
-            )));
-        }
-        if let PatchOperation::Copy(copy) = &operation
-            && let Some(source) = patched.pointer(copy.from.as_str())
-        {
-            copied += source.to_string().len();
-            if copied > MAX_COPIED {
-                return Err(PatchError::TooLarge(format!(
-                    "the copies of the JSON patch add more than {MAX_COPIED} bytes"
-                )));
-            }
-        }
+        spent.count(&patched, &operation)?;
         json_patch::patch(&mut patched, std::slice::from_ref(&operation))?;
     }
     *object = patched;
     Ok(())
 }
 
-/// How many items an operation may move: those of the arrays that it adds to or removes from.
-fn moves(object: &Value, operation: &PatchOperation) -> usize {
-    let around = |path: &str| {
-        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        object.pointer(parent).and_then(Value::as_array).map_or(0, Vec::len)
-    };
-    match operation {
-        PatchOperation::Add(add) => around(add.path.as_str()),
-        PatchOperation::Remove(remove) => around(remove.path.as_str()),
-        PatchOperation::Move(way) => around(way.from.as_str()) + around(way.path.as_str()),
-        PatchOperation::Copy(copy) => around(copy.path.as_str()),
-        PatchOperation::Replace(_) | PatchOperation::Test(_) => 0,
+/// What the operations of a JSON patch have come to.
+#[derive(Default)]
+struct Spent {
+    copied: usize,
+    work: usize,
+}
+
+impl Spent {
+    /// Refuses the operation that goes beyond a limit, before it is done.
+    fn count(&mut self, object: &Value, operation: &PatchOperation) -> Result<(), PatchError> {
+        let path = operation.path();
+        let size = |value: &Value| value.to_string().len();
+        let source = |from: &str| object.pointer(from);
+        let placed = match operation {
+            PatchOperation::Add(add) => Some(&add.value),
+            PatchOperation::Replace(replace) => Some(&replace.value),
+            PatchOperation::Copy(copy) => {
+                let source = source(copy.from.as_str());
+                self.copied += source.map_or(0, size);
+                source
+            }
+            PatchOperation::Move(moved) => {
+                let source = source(moved.from.as_str());
+                self.work += source.map_or(0, size);
+                source
+            }
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => None,
+        };
+        let list = path.parent().and_then(|list| source(list.as_str())).and_then(Value::as_array);
+        self.work += list.map_or(0, Vec::len);
+        if placed.is_some_and(|value| path.count() + depth(value) > DEPTH_MAX) {
+            let text = format!("the JSON patch nests values deeper than {DEPTH_MAX} levels");
+            return Err(PatchError::TooLarge(text));
+        }
+        if self.copied > MAX_COPIED {
+            let text = format!("the copies of the JSON patch add more than {MAX_COPIED} bytes");
+            return Err(PatchError::TooLarge(text));
+        }
+        if self.work > MAX_WORK {
+            let text = format!("the JSON patch moves more than {MAX_WORK} bytes and items");
+            return Err(PatchError::TooLarge(text));
+        }
+        Ok(())
     }
 }

@@ -101,11 +101,20 @@ pub(crate) fn failure(status: &Status) -> Response<Body> {
     response
 }
 
+/// Warnings of one answer, together: clients limit the headers that they read (apiserver
+/// `truncateAtTotalRunes`).
+const WARNINGS_BYTES_MAX: usize = 4096;
+
 /// Adds `Warning: 299 - "…"` headers, one for each.
 pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    let mut room = WARNINGS_BYTES_MAX;
     for warning in warnings {
+        room = room.saturating_sub(warning.len());
+        if room == 0 {
+            break;
+        }
         let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             response.headers_mut().append(WARNING, value);
         }
     }

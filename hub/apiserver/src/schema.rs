@@ -15,6 +15,7 @@ mod rules;
 mod structural;
 #[cfg(test)]
 mod tests;
+mod types;
 mod validate;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -23,6 +24,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use crate::field::FieldError;
+pub(crate) use types::Mistyped;
 
 /// The schema of one version of one kind.
 #[derive(Debug)]
@@ -51,6 +53,12 @@ impl Schema {
     /// the paths of the unknown fields, sorted: `spec.zz`, `spec.list[0].zz`.
     pub(crate) fn prune(&self, object: &mut Value) -> Vec<String> {
         prune::prune(&self.root, object)
+    }
+
+    /// The first value that Kubernetes' own types (built-in kinds, and metadata of all) cannot
+    /// hold.
+    pub(crate) fn mistyped(&self, object: &Value) -> Option<Mistyped> {
+        types::mistyped(&self.root, object, "")
     }
 
     /// Fills in defaults; nulls of fields that are not nullable are replaced or dropped.

@@ -53,8 +53,9 @@ pub(crate) enum TokenError {
     Sign,
 }
 
+/// What a token says.
 #[derive(Serialize, Deserialize)]
-struct Claims {
+pub(crate) struct Claims {
     aud: Vec<String>,
     exp: i64,
     iat: i64,
@@ -163,14 +164,15 @@ impl Tokens {
             sub: format!("system:serviceaccount:{}:{}", ask.namespace, ask.account.name),
             bound: Bound { namespace: ask.namespace, serviceaccount: ask.account, pod, secret },
         };
+        let payload = serde_json::to_vec(&claims).map_err(|_| TokenError::Sign)?;
         let expires = jiff::Timestamp::from_second(exp).map_err(|_| TokenError::Sign)?;
-        Ok((self.sign(&claims)?, expires))
+        Ok((self.sign(&payload)?, expires))
     }
 
-    fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
-        let payload = serde_json::to_vec(claims).map_err(|_| TokenError::Sign)?;
+    /// A token of ours around these bytes, which should be claims.
+    pub(crate) fn sign(&self, payload: &[u8]) -> Result<String, TokenError> {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let signed = format!("{}.{}", encode(br#"{"alg":"ES256","typ":"JWT"}"#), encode(&payload));
+        let signed = format!("{}.{}", encode(br#"{"alg":"ES256","typ":"JWT"}"#), encode(payload));
         let signature =
             self.key.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| TokenError::Sign)?;
         Ok(format!("{signed}.{}", encode(signature.as_ref())))
@@ -213,7 +215,8 @@ impl Tokens {
         Ok(Reviewed { user, audiences, until })
     }
 
-    fn verify(&self, token: &str) -> Result<Claims, TokenError> {
+    /// The claims of a token that is ours and of now.
+    pub(crate) fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Malformed);
         }
@@ -303,7 +306,7 @@ mod tests {
         let tokens = tokens();
         let mut claims = tokens.verify(&tokens.issue(ask()).unwrap().0).unwrap();
         claims.exp = jiff::Timestamp::now().as_second() - 1;
-        let token = tokens.sign(&claims).unwrap();
+        let token = tokens.sign(&serde_json::to_vec(&claims).unwrap()).unwrap();
         assert!(matches!(tokens.verify(&token), Err(TokenError::Expired)));
     }
 

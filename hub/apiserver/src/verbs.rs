@@ -6,6 +6,7 @@ mod create;
 mod delete;
 mod form;
 mod meta;
+pub(crate) mod page;
 mod patch;
 mod read;
 mod scale;
@@ -23,11 +24,12 @@ use crate::{
     admission::{AdmissionRequest, Operation},
     body::Body,
     field::FieldError,
-    logs,
+    json, logs,
     registry::{DEFINITIONS, Resource, Rules},
     request::{FieldValidation, Query, Target, Verb, WriteOptions},
     respond::{self, Form},
     reviews,
+    schema::Mistyped,
     server::Inner,
     status::{About, Status},
     store::{Action, Change, Draft, Key, Object, Refusal},
@@ -205,7 +207,8 @@ impl Call<'_> {
         program.filter(|program| !program.is_empty()).unwrap_or("unknown")
     }
 
-    /// Drops fields that the schema does not know: refused or told, as the client wants.
+    /// Refuses what Kubernetes' own types cannot hold, and drops fields that the schema does not
+    /// know: refused or told, as the client wants.
     pub(crate) fn check_fields(
         &self,
         value: &mut Value,
@@ -240,6 +243,13 @@ impl Call<'_> {
         duplicates: Vec<String>,
         validation: FieldValidation,
     ) -> Result<Vec<String>, String> {
+        if let Some(Mistyped { field, wanted, actual }) = self.resource.schema.mistyped(value) {
+            let kind = &self.resource.kind;
+            return Err(format!(
+                "json: cannot unmarshal {actual} into Go struct field {kind}.{field} of type \
+                 {wanted}"
+            ));
+        }
         let unknown = self.resource.schema.prune(value);
         let mut found = duplicates;
         found.extend(unknown.into_iter().map(|path| format!("unknown field {path:?}")));
@@ -386,6 +396,13 @@ fn guarded(server: &Inner, key: &Key, about: About, guard: &Key) -> Status {
 /// The draft of an object in the form in which it is stored.
 fn draft(resource: &Resource, value: Value) -> Result<Draft, Status> {
     let stored = form::stored(resource, value);
+    // Defaults and managedFields nest deeper than what the client sent.
+    if json::depth(&stored) > json::DEPTH_MAX {
+        return Err(Status::bad_request(format!(
+            "the object would be nested deeper than {} levels",
+            json::DEPTH_MAX
+        )));
+    }
     crate::store::draft(&stored).ok_or_else(|| {
         Status::bad_request(
             "metadata is not as Kubernetes' ObjectMeta: labels, finalizers or \

@@ -4,6 +4,8 @@
 //! are united, all others are replaced. Directives: `$patch: delete|replace|merge`,
 //! `$retainKeys`, `$setElementOrder/LIST`, `$deleteFromPrimitiveList/LIST`.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -54,7 +56,8 @@ fn merge_map(
     }
     for (name, list) in directives(patch, DELETE_VALUES)? {
         if let Some(Value::Array(items)) = original.get_mut(name) {
-            items.retain(|item| !list.contains(item));
+            let gone: HashSet<String> = list.iter().map(identity).collect();
+            items.retain(|item| !gone.contains(&identity(item)));
         }
     }
     let orders = directives(patch, SET_ORDER)?;
@@ -138,11 +141,8 @@ fn merge_list(
         Some(key) => merge_items(node, key, original, patch)?,
         None => {
             let mut merged = original;
-            for value in patch {
-                if !merged.contains(value) {
-                    merged.push(value.clone());
-                }
-            }
+            let mut there: HashSet<String> = merged.iter().map(identity).collect();
+            merged.extend(patch.iter().filter(|value| there.insert(identity(value))).cloned());
             merged
         }
     };
@@ -172,7 +172,14 @@ fn merge_items(
             .map(|(_, item)| without_directives(&Value::Object((*item).clone())))
             .collect());
     }
-    let mut merged = original;
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (at, item) in original.iter().enumerate() {
+        if let Some(value) = item.get(key) {
+            places.entry(identity(value)).or_default().push(at);
+        }
+    }
+    // What is deleted leaves its place empty, so that the others keep theirs.
+    let mut merged: Vec<Option<Value>> = original.into_iter().map(Some).collect();
     for (directive, item) in items {
         let Some(value) = item.get(key) else {
             return Err(malformed(format!(
@@ -180,17 +187,27 @@ fn merge_items(
                 Value::Object(item.clone())
             )));
         };
-        let same = |old: &Value| old.get(key) == Some(value);
+        let same = places.entry(identity(value)).or_default();
         if matches!(directive, Some(Directive::Delete)) {
-            merged.retain(|old| !same(old));
+            same.drain(..).for_each(|at| merged[at] = None);
             continue;
         }
-        match merged.iter_mut().find(|old| same(old)) {
+        match same.first().and_then(|at| merged[*at].as_mut()) {
             Some(Value::Object(old)) => *old = merge_map(node.item(), std::mem::take(old), item)?,
-            _ => merged.push(without_directives(&Value::Object(item.clone()))),
+            _ => {
+                same.push(merged.len());
+                merged.push(Some(without_directives(&Value::Object(item.clone()))));
+            }
         }
     }
-    Ok(merged)
+    Ok(merged.into_iter().flatten().collect())
+}
+
+/// A text that equal values share, to look them up by.
+fn identity(value: &Value) -> String {
+    let mut value = value.clone();
+    value.sort_all_objects();
+    value.to_string()
 }
 
 /// Puts the items that the order names into it; the others keep their place among the items of
@@ -203,14 +220,25 @@ fn in_order(
 ) -> Vec<Value> {
     let key = node.and_then(|node| node.merge_key.as_deref());
     let id = |item: &Value| match key {
-        Some(key) => item.get(key).cloned().unwrap_or_default(),
-        None => item.clone(),
+        Some(key) => identity(item.get(key).unwrap_or(&Value::Null)),
+        None => identity(item),
     };
-    let at = |list: &[Value], item: &Value| list.iter().position(|other| id(other) == id(item));
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| at(order, item).is_some());
-    named.sort_by_key(|item| at(order, item));
-    others.sort_by_key(|item| at(server, item).unwrap_or(usize::MAX));
+    let places = |list: &[Value]| {
+        // The first of several is the one that counts.
+        let places = list.iter().enumerate().rev().map(|(at, item)| (id(item), at));
+        places.collect::<HashMap<String, usize>>()
+    };
+    let (ordered, served) = (places(order), places(server));
+    /// An item with its place in the order, and among those of the server.
+    type Placed = (Option<usize>, Option<usize>, Value);
+    let placed = merged.into_iter().map(|item| {
+        let id = id(&item);
+        (ordered.get(&id).copied(), served.get(&id).copied(), item)
+    });
+    let (mut named, mut others): (Vec<Placed>, Vec<Placed>) =
+        placed.partition(|(ordered, ..)| ordered.is_some());
+    named.sort_by_key(|(ordered, ..)| *ordered);
+    others.sort_by_key(|(_, served, _)| served.unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(named.len() + others.len());
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     loop {
@@ -218,12 +246,11 @@ fn in_order(
             (None, None) => return out,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(a), Some(b)) => match (at(server, a), at(server, b)) {
-                (Some(a), Some(b)) => a < b,
-                _ => false,
-            },
+            (Some((_, Some(a), _)), Some((_, Some(b), _))) => a < b,
+            _ => false,
         };
-        out.extend(if take_named { named.next() } else { others.next() });
+        let next = if take_named { named.next() } else { others.next() };
+        out.extend(next.map(|(_, _, item)| item));
     }
 }
 

@@ -154,6 +154,17 @@ fn json_patches_have_limits() {
     let many: Vec<Value> =
         (0..10_001).map(|_| json!({"op": "test", "path": "/a", "value": 1})).collect();
     assert!(matches!(json(&mut object, &many.into()), Err(PatchError::TooLarge(_))));
+    // Each copy into the deepest place doubles the depth: to read or drop the last would end the
+    // thread, for want of stack.
+    let mut nested = json!({"a": {"a": {}}});
+    let place = |levels: usize| "/a".repeat(levels + 1);
+    let deeper: Vec<Value> =
+        (1..16).map(|n| json!({"op": "copy", "from": "/a", "path": place(1 << n)})).collect();
+    assert!(matches!(json(&mut nested, &deeper.into()), Err(PatchError::TooLarge(_))));
+    let mut list = json!(vec![0; 100_000]);
+    let shifts: Vec<Value> =
+        (0..1000).map(|_| json!({"op": "add", "path": "/0", "value": 1})).collect();
+    assert!(matches!(json(&mut list, &shifts.into()), Err(PatchError::TooLarge(_))));
     // Each copy of the whole doubles it.
     let bomb: Vec<Value> =
         (0..20).map(|n| json!({"op": "copy", "from": "", "path": format!("/k{n}")})).collect();

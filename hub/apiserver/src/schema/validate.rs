@@ -1,5 +1,7 @@
 //! Checks an object against a schema, in the order and the words of kube-openapi.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{Bounds, Checks, Limit, Link, ListKind, Node, Shape, format::Format};
@@ -42,7 +44,10 @@ fn value(node: &Node, new: &Value, old: Option<&Value>, path: &str) -> Vec<Field
         return Vec::new();
     }
     let mut errors = Vec::new();
-    errors.extend(wrong_type(node, new, path));
+    errors.extend(wrong_type(node, new).map(|(wanted, actual)| {
+        let detail = format!("{path} in body must be of type {wanted}: {}", field::quote(actual));
+        FieldError::type_invalid(path, &actual.into(), &detail)
+    }));
     let checks = node.checks.as_deref();
     if new.is_null() {
         errors.extend(checks.and_then(|checks| not_in_enum(checks, new, path)));
@@ -66,7 +71,8 @@ fn value(node: &Node, new: &Value, old: Option<&Value>, path: &str) -> Vec<Field
     errors
 }
 
-fn wrong_type(node: &Node, value: &Value, path: &str) -> Option<FieldError> {
+/// The type that is wanted and the one that is there, if they differ.
+pub(super) fn wrong_type(node: &Node, value: &Value) -> Option<(&'static str, &'static str)> {
     let wanted = match node.shape {
         Shape::Any => return None,
         Shape::Object => "object",
@@ -91,11 +97,7 @@ fn wrong_type(node: &Node, value: &Value, path: &str) -> Option<FieldError> {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     };
-    if wanted.split(',').any(|w| w == actual) {
-        return None;
-    }
-    let detail = format!("{path} in body must be of type {wanted}: {}", field::quote(actual));
-    Some(FieldError::type_invalid(path, &actual.into(), &detail))
+    (!wanted.split(',').any(|w| w == actual)).then_some((wanted, actual))
 }
 
 fn is_integer(number: &serde_json::Number) -> bool {
@@ -207,9 +209,9 @@ fn list(
     errors: &mut Vec<FieldError>,
 ) {
     if let Some(item) = node.item() {
+        let old = OldItems::of(node, old);
         for (at, new) in items.iter().enumerate() {
-            let old = old_item(node, new, old);
-            errors.extend(value(item, new, old, &field::index(path, at)));
+            errors.extend(value(item, new, old.same_as(new), &field::index(path, at)));
         }
     }
     let Some(checks) = node.checks.as_deref() else { return };
@@ -227,11 +229,32 @@ fn list(
     }
 }
 
-/// The item of the old list with the same keys.
-fn old_item<'a>(node: &Node, new: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
-    let ListKind::Map(keys) = &node.list else { return None };
-    let same = |old: &&Value| keys.iter().all(|key| old.get(key) == new.get(key));
-    old?.as_array()?.iter().find(same)
+/// The items of the old list by their keys, if the list has keys.
+struct OldItems<'a> {
+    keys: &'a [String],
+    items: BTreeMap<Vec<String>, &'a Value>,
+}
+
+impl<'a> OldItems<'a> {
+    fn of(node: &'a Node, old: Option<&'a Value>) -> OldItems<'a> {
+        let keys: &[String] = if let ListKind::Map(keys) = &node.list { keys } else { &[] };
+        let old = old.and_then(Value::as_array).filter(|_| !keys.is_empty());
+        // The first of several is the one that counts.
+        let items = old.into_iter().flatten().rev().map(|item| (identity(keys, item), item));
+        OldItems { keys, items: items.collect() }
+    }
+
+    fn same_as(&self, new: &Value) -> Option<&'a Value> {
+        match self.items.is_empty() {
+            true => None,
+            false => self.items.get(&identity(self.keys, new)).copied(),
+        }
+    }
+}
+
+fn identity(keys: &[String], item: &Value) -> Vec<String> {
+    let text = |key: &String| item.get(key).map_or_else(String::new, Value::to_string);
+    keys.iter().map(text).collect()
 }
 
 fn fields(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut Vec<FieldError>) {
@@ -283,8 +306,9 @@ fn unique(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mu
                 ListKind::Map(keys) => keyed_duplicates(items, keys, path, errors),
             }
             let Some(item) = node.item() else { return };
+            let old = OldItems::of(node, old);
             for (at, new) in items.iter().enumerate() {
-                unique(item, new, old_item(node, new, old), &field::index(path, at), errors);
+                unique(item, new, old.same_as(new), &field::index(path, at), errors);
             }
         }
         Value::Object(map) => {
@@ -313,7 +337,7 @@ fn keyed_duplicates(items: &[Value], keys: &[String], path: &str, errors: &mut V
 
 /// Reports the second appearance of each value.
 fn duplicates(values: impl Iterator<Item = Value>, path: &str, errors: &mut Vec<FieldError>) {
-    let mut seen = std::collections::BTreeMap::<String, u32>::new();
+    let mut seen = BTreeMap::<String, u32>::new();
     for (at, value) in values.enumerate() {
         let times = seen.entry(value.to_string()).or_default();
         *times += 1;
@@ -346,8 +370,9 @@ fn rules(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut
         }
         Value::Array(items) => {
             let Some(item) = node.item() else { return };
+            let old = OldItems::of(node, old);
             for (at, new) in items.iter().enumerate() {
-                rules(item, new, old_item(node, new, old), &field::index(path, at), errors);
+                rules(item, new, old.same_as(new), &field::index(path, at), errors);
             }
         }
         _ => {}

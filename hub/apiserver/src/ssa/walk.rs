@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::set::{Element, Set};
-use crate::schema::{ListKind, Node, Shape};
+use crate::{
+    field,
+    schema::{ListKind, Node, Shape},
+};
 
 /// How a value is taken apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,7 +77,7 @@ fn element(node: Option<&Node>, item: &Value) -> Element {
 pub(super) fn check(node: Option<&Node>, value: &Value, path: &str) -> Result<(), String> {
     match (form(node, value), value) {
         (Form::Map, Value::Object(map)) => map.iter().try_for_each(|(name, value)| {
-            check(node.and_then(|n| n.field(name)), value, &format!("{path}.{name}"))
+            check(node.and_then(|n| n.field(name)), value, &field::extended(path, [".", name, ""]))
         }),
         (Form::List, Value::Array(items)) => {
             let mut seen = BTreeSet::new();
@@ -90,7 +93,7 @@ pub(super) fn check(node: Option<&Node>, value: &Value, path: &str) -> Result<()
                 if !seen.insert(element) {
                     return Err(format!("{path}: duplicate entries for key {shown}"));
                 }
-                check(node.and_then(Node::item), item, &format!("{path}{shown}"))?;
+                check(node.and_then(Node::item), item, &field::extended(path, [&shown, "", ""]))?;
             }
             Ok(())
         }
@@ -122,17 +125,15 @@ pub(super) fn fields(node: Option<&Node>, value: &Value) -> Set {
                 set.put(Element::field(name), child);
             }
         }
-        (Form::List, Value::Array(items)) => {
-            let elements: Vec<Element> = items.iter().map(|item| element(node, item)).collect();
-            for (at, (item, element)) in items.iter().zip(&elements).enumerate() {
-                let twice = elements.iter().enumerate().any(|(o, e)| o != at && e == element);
-                let mut child = match twice {
+        (Form::List, _) => {
+            for (element, same) in self::items(node, Some(value)) {
+                let mut child = match same.as_slice() {
+                    [item] => fields(node.and_then(Node::item), item),
                     // Which of them would be meant?
-                    true => Set::default(),
-                    false => fields(node.and_then(Node::item), item),
+                    _ => Set::default(),
                 };
                 child.member = true;
-                set.put(element.clone(), child);
+                set.put(element, child);
             }
         }
         _ => set.member = true,
@@ -254,27 +255,39 @@ fn merge_lists(node: Option<&Node>, live: &[Value], applied: &[Value]) -> Vec<Va
     let key = |item: &Value| element(node, item);
     let live_keys: Vec<Element> = live.iter().map(key).collect();
     let applied_keys: Vec<Element> = applied.iter().map(key).collect();
+    let is_applied: BTreeSet<&Element> = applied_keys.iter().collect();
+    let mut lives: BTreeMap<&Element, Vec<&Value>> = BTreeMap::new();
+    for (key, item) in live_keys.iter().zip(live) {
+        lives.entry(key).or_default().push(item);
+    }
+    // The next item of the applied list that is also live; live items before it come first.
+    let mut next_shared = vec![None; applied.len()];
+    let mut next = None;
+    for (place, key) in next_shared.iter_mut().zip(&applied_keys).rev() {
+        next = if lives.contains_key(key) { Some(key) } else { next };
+        *place = next;
+    }
     let mut out = Vec::with_capacity(live.len().max(applied.len()));
     let mut merged = BTreeSet::new();
     let (mut left, mut right) = (0, 0);
-    // The next item of the applied list that is also live; live items before it come first.
-    let next_shared = |from: usize| applied_keys[from..].iter().find(|k| live_keys.contains(k));
     let merge_right = |right: usize, out: &mut Vec<Value>, merged: &mut BTreeSet<Element>| {
         let key = &applied_keys[right];
-        let mut same = live.iter().zip(&live_keys).filter(|(_, k)| *k == key).map(|(item, _)| item);
-        let old = same.next().filter(|_| same.next().is_none());
+        let old = match slice(lives.get(key)) {
+            [one] => Some(*one),
+            _ => None,
+        };
         out.push(merge(node.and_then(Node::item), old, &applied[right]));
         merged.insert(key.clone());
     };
     while left < live.len() || right < applied.len() {
         if left < live.len() {
             let key = &live_keys[left];
-            if !applied_keys.contains(key) {
+            if !is_applied.contains(key) {
                 out.push(live[left].clone());
                 left += 1;
                 continue;
             }
-            let is_next = right < applied.len() && next_shared(right) == Some(key);
+            let is_next = next_shared.get(right) == Some(&Some(key));
             if merged.contains(key) || !is_next {
                 left += 1;
                 continue;

@@ -9,8 +9,15 @@ use serde_json::Value;
 /// Longest path that is parsed, in bytes.
 const MAX_LENGTH: usize = 4096;
 
-/// Most values that one path may find, so that `..*` cannot blow up a table.
+/// Most values that one path may find at each of its steps.
 const MAX_FOUND: usize = 10_000;
+
+/// Most values that one path may look at, so that `..a..a..a` or filters in filters cannot keep a
+/// table waiting; what would be found after them is not found.
+const MAX_VISITS: usize = 1_000_000;
+
+/// Deepest nesting of filters.
+const MAX_NESTING: usize = 16;
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +57,8 @@ impl Path {
         }
         let text = text.trim();
         let text = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(text);
-        let mut parser = Parser { rest: text.strip_prefix('$').unwrap_or(text) };
+        let rest = text.strip_prefix('$').unwrap_or(text);
+        let mut parser = Parser { rest, nesting: 0 };
         let steps = parser.steps()?;
         parser.rest.is_empty().then_some(Self(steps))
     }
@@ -65,16 +73,17 @@ impl Path {
 
     /// All values at the path, in order.
     pub(crate) fn find<'a>(&self, object: &'a Value) -> Vec<&'a Value> {
-        walk(&self.0, object)
+        walk(&self.0, object, &mut { MAX_VISITS })
     }
 }
 
-fn walk<'a>(steps: &[Step], object: &'a Value) -> Vec<&'a Value> {
+/// `visits` counts down what may still be looked at.
+fn walk<'a>(steps: &[Step], object: &'a Value, visits: &mut usize) -> Vec<&'a Value> {
     let mut found = vec![object];
     for step in steps {
         let mut next = Vec::new();
         for value in found {
-            follow(step, value, &mut next);
+            follow(step, value, &mut next, visits);
         }
         next.truncate(MAX_FOUND);
         found = next;
@@ -82,10 +91,13 @@ fn walk<'a>(steps: &[Step], object: &'a Value) -> Vec<&'a Value> {
     found
 }
 
-fn follow<'a>(step: &Step, value: &'a Value, out: &mut Vec<&'a Value>) {
+fn follow<'a>(step: &Step, value: &'a Value, out: &mut Vec<&'a Value>, visits: &mut usize) {
+    if !visit(visits) {
+        return;
+    }
     match step {
         Step::Field(name) => out.extend(value.get(name)),
-        Step::Descend(name) => descend(name, value, out),
+        Step::Descend(name) => descend(name, value, out, visits),
         Step::All => match value {
             Value::Object(map) => out.extend(map.values()),
             Value::Array(items) => out.extend(items),
@@ -105,21 +117,26 @@ fn follow<'a>(step: &Step, value: &'a Value, out: &mut Vec<&'a Value>) {
         }
         Step::Filter(path, test) => {
             let Value::Array(items) = value else { return };
-            out.extend(items.iter().filter(|item| passes(path, test.as_ref(), item)));
+            out.extend(items.iter().filter(|item| passes(path, test.as_ref(), item, visits)));
         }
     }
 }
 
-fn descend<'a>(name: &str, value: &'a Value, out: &mut Vec<&'a Value>) {
-    if out.len() >= MAX_FOUND {
+fn visit(visits: &mut usize) -> bool {
+    *visits = visits.saturating_sub(1);
+    *visits > 0
+}
+
+fn descend<'a>(name: &str, value: &'a Value, out: &mut Vec<&'a Value>, visits: &mut usize) {
+    if out.len() >= MAX_FOUND || !visit(visits) {
         return;
     }
     match value {
         Value::Object(map) => {
             out.extend(map.get(name));
-            map.values().for_each(|value| descend(name, value, out));
+            map.values().for_each(|value| descend(name, value, out, visits));
         }
-        Value::Array(items) => items.iter().for_each(|item| descend(name, item, out)),
+        Value::Array(items) => items.iter().for_each(|item| descend(name, item, out, visits)),
         _ => {}
     }
 }
@@ -131,13 +148,18 @@ fn position(at: i64, length: usize) -> Option<usize> {
     }
 }
 
-fn passes(path: &[Step], test: Option<&(Comparison, Operand)>, item: &Value) -> bool {
-    let found = walk(path, item);
+fn passes(
+    path: &[Step],
+    test: Option<&(Comparison, Operand)>,
+    item: &Value,
+    visits: &mut usize,
+) -> bool {
+    let found = walk(path, item, visits);
     let Some((comparison, operand)) = test else { return !found.is_empty() };
     let Some(left) = found.first() else { return false };
     let right = match operand {
         Operand::Literal(value) => value,
-        Operand::Path(path) => match walk(path, item).first() {
+        Operand::Path(path) => match walk(path, item, visits).first() {
             Some(value) => *value,
             None => return false,
         },
@@ -162,6 +184,8 @@ fn passes(path: &[Step], test: Option<&(Comparison, Operand)>, item: &Value) -> 
 
 struct Parser<'a> {
     rest: &'a str,
+    /// Filters around the place that is read.
+    nesting: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -189,7 +213,10 @@ impl<'a> Parser<'a> {
 
     fn bracket(&mut self) -> Option<Step> {
         let step = if self.take("?(") {
+            self.nesting += 1;
+            (self.nesting <= MAX_NESTING).then_some(())?;
             let step = self.filter()?;
+            self.nesting -= 1;
             self.take(")").then_some(step)?
         } else if self.take("*") {
             Step::All
@@ -329,6 +356,20 @@ mod tests {
             let parsed = Path::parse(path).unwrap_or_else(|| panic!("{path} is a path"));
             assert_eq!(json!(parsed.find(&object)), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn has_limits() {
+        let nested = |depth: usize| "[?(@".repeat(depth) + &")]".repeat(depth);
+        assert!(Path::parse(&nested(MAX_NESTING)).is_some());
+        assert!(Path::parse(&nested(MAX_NESTING + 1)).is_none());
+        // Every step would look at all of the rest again, from each of a hundred places.
+        let mut tree = json!({});
+        for _ in 0..100 {
+            tree = json!({"a": tree, "b": vec![0; 1000]});
+        }
+        let path = Path::parse(&"..a".repeat(1000)).unwrap();
+        assert!(path.find(&tree).is_empty());
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Call, form};
+use super::{
+    Call, form,
+    page::{self, Page, Path},
+};
 use crate::{
     body::Body,
     registry::{Resource, Rules},
@@ -32,19 +33,6 @@ pub(super) fn list(call: &Call<'_>) -> Result<Response<Body>, Status> {
     Ok(respond::list(&call.resource, call.form, metadata, items))
 }
 
-/// Where the next page of a list begins (apiserver `storage/continue.go`).
-#[derive(Serialize, Deserialize)]
-struct Continue {
-    v: String,
-    /// The revision of the whole list.
-    rv: u64,
-    /// `namespace/name\0`: after that object.
-    start: String,
-}
-
-/// Path of an object within its kind, as tables are ordered.
-type Path = (String, String);
-
 /// Objects, and the metadata of their list.
 type Selected = (Vec<Arc<Object>>, Map<String, Value>);
 
@@ -52,11 +40,11 @@ type Selected = (Vec<Arc<Object>>, Map<String, Value>);
 pub(super) fn select(call: &Call<'_>, options: &ListOptions) -> Result<Selected, Status> {
     check_fields(&call.resource, options)?;
     let filter = Filter { resource: &call.resource, options };
-    let page = options.continue_token.as_deref().map(parse_continue).transpose()?;
+    let page = options.continue_token.as_deref().map(Page::parse).transpose()?;
     let namespace = call.target.namespace.as_deref();
     let state = call.server.store.read();
     let revision = match (&page, options.version_match) {
-        (Some(page), _) => page.rv,
+        (Some(page), _) => page.revision,
         (None, VersionMatch::Exact(revision)) => revision,
         (None, VersionMatch::NotOlderThan(_) | VersionMatch::Newest) => state.revision,
     };
@@ -65,7 +53,10 @@ pub(super) fn select(call: &Call<'_>, options: &ListOptions) -> Result<Selected,
     {
         return Err(too_large(wanted, state.revision));
     }
-    let after = page.as_ref().map(|page| start_of(&page.start));
+    if page.as_ref().is_some_and(|page| page.revision > state.revision) {
+        return Err(page::invalid("it is of a revision that is yet to come"));
+    }
+    let after = page.map(|page| page.after);
     let objects = objects_at(&state, call, namespace, after.as_ref(), revision)?;
     drop(state);
     let limit = options.limit.unwrap_or(usize::MAX);
@@ -87,10 +78,9 @@ pub(super) fn select(call: &Call<'_>, options: &ListOptions) -> Result<Selected,
     }
     let remaining = rest.len();
     if let Some(last) = selected.last().filter(|_| remaining > 0) {
-        let start = format!("{}/{}\0", last.key.namespace, last.key.name);
-        let page = Continue { v: "meta.k8s.io/v1".to_owned(), rv: revision, start };
-        let token = serde_json::to_vec(&page).map(|json| URL_SAFE_NO_PAD.encode(json));
-        metadata.insert("continue".to_owned(), token.unwrap_or_default().into());
+        let after = (last.key.namespace.clone(), last.key.name.clone());
+        let next = Page { revision, after };
+        metadata.insert("continue".to_owned(), next.print().into());
         if plain {
             metadata.insert("remainingItemCount".to_owned(), remaining.into());
         }
@@ -129,20 +119,6 @@ fn objects_at(
         };
     }
     Ok(objects.into_values().collect())
-}
-
-fn parse_continue(token: &str) -> Result<Continue, Status> {
-    let invalid = |why: String| {
-        Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
-    };
-    let json = URL_SAFE_NO_PAD.decode(token.trim_end_matches('='));
-    let json = json.map_err(|error| invalid(error.to_string()))?;
-    serde_json::from_slice(&json).map_err(|error| invalid(error.to_string()))
-}
-
-fn start_of(start: &str) -> Path {
-    let (namespace, name) = start.trim_end_matches('\0').split_once('/').unwrap_or(("", start));
-    (namespace.to_owned(), name.to_owned())
 }
 
 fn too_large(wanted: u64, current: u64) -> Status {
