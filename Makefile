@@ -6,12 +6,12 @@ BIN := target/debug
 PROFILE ?= dev
 PARTS ?=
 
-.PHONY: build test lint tests quickstart bench bench-api
+.PHONY: build test lint tests fuzz quickstart bench bench-api
 
 build:
 	$(CARGO) build -p muster -p muster-agent
 
-test: lint tests
+test: lint tests fuzz
 
 lint:
 	$(CARGO) fmt --all --check
@@ -22,6 +22,12 @@ lint:
 tests:
 	$(CARGO) build --workspace --all-targets --locked
 	eval "$$(tests/real/parts.sh)" && $(CARGO) test --workspace --all-targets --locked --no-fail-fast
+
+# Every parser that a client of the API reaches, for some seconds each:
+# make fuzz FUZZ="selectors query" FUZZ_SECONDS=600
+FUZZ ?=
+fuzz:
+	hub/apiserver/fuzz/run.sh $(FUZZ)
 
 quickstart: build
 	$(BIN)/muster quickstart

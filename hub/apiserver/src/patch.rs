@@ -1,6 +1,8 @@
 //! The three ways to change part of an object: merge patch (RFC 7386), JSON patch (RFC 6902)
 //! and the strategic merge patch of Kubernetes.
 
+#[cfg(test)]
+mod properties;
 mod strategic;
 #[cfg(test)]
 mod tests;
