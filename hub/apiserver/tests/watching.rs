@@ -6,7 +6,7 @@ mod home;
 #[path = "shared/within.rs"]
 mod within;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use proptest::{
     prelude::*,
@@ -21,6 +21,9 @@ const NAMESPACES: [&str; 2] = ["default", "kube-public"];
 
 /// Enough to meet each pair of step and selector; each has a server and some hundred requests.
 const CASES: u32 = 12;
+
+/// An event that has not come for so long does not come.
+const LOST_AFTER: Duration = Duration::from_secs(60);
 
 /// What a writer does to one of a few objects.
 #[derive(Debug, Clone)]
@@ -227,7 +230,7 @@ impl Watcher {
         let state = state_of(&list);
         let mut watcher = Watcher { path, wish, state, revision, history: Vec::new() };
         let mut events = watcher.events(&raw).await;
-        let patience = std::time::Duration::from_millis(20);
+        let patience = Duration::from_millis(20);
         for _ in 0..watcher.wish.after {
             // None for a while: the rest is seen after the restart.
             let Ok(Some(event)) = tokio::time::timeout(patience, events.next()).await else {
@@ -243,8 +246,9 @@ impl Watcher {
         let mut events = self.events(&raw).await;
         let last = self.last(&raw, &end).await;
         while self.revision != last {
-            let event = events.next().await.expect("the watch goes on");
-            self.see(&event);
+            let event = tokio::time::timeout(LOST_AFTER, events.next()).await;
+            let event = event.unwrap_or_else(|_| panic!("{:?} lost {last}", self.wish));
+            self.see(&event.expect("the watch goes on"));
         }
         for (revision, state) in &self.history {
             let listed = exactly(&raw, &self.path, self.wish.selector, revision).await;
