@@ -13,6 +13,9 @@ pub(super) fn prune(root: &Node, object: &mut Value) -> Vec<String> {
     pruner.unknown
 }
 
+/// Most unknown fields that are told: a body of some megabytes may have a million of them.
+const UNKNOWN_MAX: usize = 1000;
+
 struct Pruner {
     unknown: Vec<String>,
 }
@@ -27,7 +30,9 @@ impl Pruner {
                 map.retain(|name, value| {
                     let field = node.and_then(|node| node.field(name));
                     if field.is_none() {
-                        self.unknown.push(field::child(path, name));
+                        if self.unknown.len() < UNKNOWN_MAX {
+                            self.unknown.push(field::child(path, name));
+                        }
                         return false;
                     }
                     if is_struct && value.is_null() {

@@ -462,6 +462,25 @@ fn rules_give_their_own_reason_place_and_message() {
     );
 }
 
+#[test]
+fn a_million_mistakes_are_told_by_some() {
+    let schema = compile(&spec_schema(json!({"type": "object", "properties": {
+        "map": {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "integer"}}},
+        "set": {"type": "array", "items": {"type": "integer"}, "x-kubernetes-list-type": "set"},
+    }})));
+    let key = "k".repeat(100_000);
+    let many: Vec<usize> = (0..20_000).map(|n| n / 2).collect();
+    let mut wrong = object(json!({"map": {&key: vec!["x"; 20_000]}, "set": many}));
+    let errors = schema.validate(&wrong, None);
+    assert!((256..1000).contains(&errors.len()), "{}", errors.len());
+    assert!(errors.iter().all(|error| error.field.len() < 2000));
+    for n in 0..5000 {
+        wrong["spec"][format!("unknown{n}")] = json!(1);
+    }
+    assert_eq!(schema.prune(&mut wrong).len(), 1000);
+    assert_eq!(wrong["spec"].as_object().unwrap().len(), 2);
+}
+
 mod any_schema {
     use proptest::prelude::*;
 

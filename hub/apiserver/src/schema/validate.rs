@@ -7,6 +7,9 @@ use serde_json::Value;
 use super::{Bounds, Checks, Limit, Link, ListKind, Node, Shape, format::Format};
 use crate::field::{self, Cause, FieldError};
 
+/// About so many errors of one object are told; a body of some megabytes may have a million.
+const ERRORS_MAX: usize = 256;
+
 /// See [`super::Schema::validate`].
 pub(super) fn object(root: &Node, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = value(root, new, old, "");
@@ -211,6 +214,9 @@ fn list(
     if let Some(item) = node.item() {
         let old = OldItems::of(node, old);
         for (at, new) in items.iter().enumerate() {
+            if errors.len() >= ERRORS_MAX {
+                return;
+            }
             errors.extend(value(item, new, old.same_as(new), &field::index(path, at)));
         }
     }
@@ -271,6 +277,9 @@ fn fields(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mu
     let mut names: Vec<&String> = map.keys().collect();
     names.sort();
     for name in names {
+        if errors.len() >= ERRORS_MAX {
+            return;
+        }
         if let Some(field) = node.field(name) {
             let old = old.and_then(|old| old.get(name));
             errors.extend(value(field, &map[name], old, &field::child(path, name)));
@@ -341,7 +350,7 @@ fn duplicates(values: impl Iterator<Item = Value>, path: &str, errors: &mut Vec<
     for (at, value) in values.enumerate() {
         let times = seen.entry(value.to_string()).or_default();
         *times += 1;
-        if *times == 2 {
+        if *times == 2 && errors.len() < ERRORS_MAX {
             errors.push(FieldError::duplicate(field::index(path, at), &value));
         }
     }
@@ -353,6 +362,9 @@ fn rules(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mut
     // Unchanged values are skipped as a whole: their rules held when they were written, or the
     // object could not have been blamed on this request. Transition rules see no transition.
     if old == Some(new) {
+        return;
+    }
+    if errors.len() >= ERRORS_MAX {
         return;
     }
     if let Some(rules) = checks.rules.as_ref().filter(|_| !new.is_null()) {
