@@ -66,10 +66,11 @@ fn what_is_written_is_what_is_read() {
         Ok(())
     });
     run.unwrap();
+    let kept = kept.into_inner();
     runtime.block_on(async {
-        read(&raw, &kept.borrow()).await;
+        read(&raw, &kept).await;
         let home = home.reopen().await;
-        read(&Raw::new(&home.api), &kept.borrow()).await;
+        read(&Raw::new(&home.api), &kept).await;
     });
 }
 

@@ -154,7 +154,7 @@ pub(super) fn clear(object: &mut Value) {
 
 /// Fields that nobody owns: the server sets them, or they say which object is meant.
 pub(super) fn without_identity(set: Set) -> Set {
-    set.without(&[
+    let paths: [&[&str]; 12] = [
         &["apiVersion"],
         &["kind"],
         &["metadata"],
@@ -167,7 +167,8 @@ pub(super) fn without_identity(set: Set) -> Set {
         &["metadata", "generation"],
         &["metadata", "managedFields"],
         &["metadata", "resourceVersion"],
-    ])
+    ];
+    set.without(&paths)
 }
 
 /// The conflicts with managers that own some of these fields, by manager.

@@ -152,18 +152,18 @@ impl Set {
     }
 
     /// Without the members at these paths of fields.
-    pub(super) fn without(mut self, paths: &[&[&str]]) -> Self {
+    pub(super) fn without<P: AsRef<[S]>, S: AsRef<str>>(mut self, paths: &[P]) -> Self {
         for path in paths {
-            self.remove(path);
+            self.remove(path.as_ref());
         }
         self
     }
 
-    fn remove(&mut self, path: &[&str]) {
+    fn remove<S: AsRef<str>>(&mut self, path: &[S]) {
         match path {
             [] => self.member = false,
             [name, rest @ ..] => {
-                let element = Element::field(name);
+                let element = Element::field(name.as_ref());
                 if let Some(child) = self.children.get_mut(&element) {
                     child.remove(rest);
                     if child.is_empty() {

@@ -309,7 +309,7 @@ fn merge_lists(node: Option<&Node>, live: &[Value], applied: &[Value]) -> Vec<Va
 }
 
 /// `value` without the members of `set`. A structure that loses all it had stays, empty: it
-/// goes only as a member itself.
+/// goes only as a member itself. An item that stays keeps its keys, or it would be another.
 pub(super) fn remove(node: Option<&Node>, value: &Value, set: &Set) -> Value {
     match (form(node, value), value) {
         (Form::Map, Value::Object(map)) => {
@@ -322,11 +322,24 @@ pub(super) fn remove(node: Option<&Node>, value: &Value, set: &Set) -> Value {
         }
         (Form::List, Value::Array(items)) => {
             let item_node = node.and_then(Node::item);
-            let keep =
-                |item: &Value| remove_child(item_node, item, set.child(&element(node, item)));
+            let keep = |item: &Value| match set.child(&element(node, item)) {
+                Some(below) if !below.member => {
+                    let below = below.clone().without(&keys_of(node));
+                    Some(remove(item_node, item, &below))
+                }
+                below => remove_child(item_node, item, below),
+            };
             Value::Array(items.iter().filter_map(keep).collect())
         }
         _ => value.clone(),
+    }
+}
+
+/// The fields that tell items of the list apart, as paths.
+fn keys_of(node: Option<&Node>) -> Vec<[&str; 1]> {
+    match node.map(|node| &node.list) {
+        Some(ListKind::Map(keys)) => keys.iter().map(|key| [key.as_str()]).collect(),
+        _ => Vec::new(),
     }
 }
 
