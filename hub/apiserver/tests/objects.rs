@@ -135,3 +135,37 @@ async fn lab() -> Home {
     assert_eq!(code, 201, "{answer}");
     home
 }
+
+#[tokio::test]
+async fn what_no_type_holds_and_what_is_too_much_is_refused() {
+    let home = lab().await;
+    let raw = Raw::new(&home.api);
+    let mistyped = json!({"metadata": {"name": "n"}, "spec": "text"});
+    let (code, answer) = raw.send("POST", "/api/v1/namespaces", JSON, &mistyped).await;
+    assert_eq!(code, 400, "{answer}");
+    assert_eq!(
+        answer["message"],
+        "Namespace in version \"v1\" cannot be handled as a Namespace: json: cannot unmarshal \
+         string into Go struct field Namespace.spec of type object"
+    );
+    let labels = json!({"metadata": {"name": "w", "labels": ["a"]}});
+    assert_eq!(raw.send("POST", WIDGETS, JSON, &labels).await.0, 400, "metadata of custom kinds");
+    // More warnings than an answer has room for headers.
+    let mut unknown = json!({"metadata": {"name": "m"}});
+    for n in 0..40_000 {
+        unknown[format!("f{n}")] = n.into();
+    }
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(raw.send("POST", maps, JSON, &unknown).await.0, 201);
+    // Longer than what the database says the length of a name with.
+    let role = json!({"metadata": {"name": "r".repeat(70_000)}, "rules": []});
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    assert_eq!(raw.send("POST", roles, JSON, &role).await.0, 422);
+    // With its managedFields it would be nested deeper than what can be read again.
+    let deep: Value =
+        serde_json::from_str(&("{\"a\":".repeat(122) + "1" + &"}".repeat(122))).unwrap();
+    let deep = json!({"metadata": {"name": "d"}, "spec": {"any": deep}});
+    assert_eq!(raw.send("POST", WIDGETS, JSON, &deep).await.0, 400);
+    let home = home.reopen().await;
+    assert_eq!(Raw::new(&home.api).get(&format!("{maps}/m")).await["metadata"]["name"], "m");
+}
