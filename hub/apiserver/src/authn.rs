@@ -32,7 +32,7 @@ pub(crate) struct Identity {
 
 /// The user of a client certificate that the handshake has verified, and its end.
 pub(crate) struct Certified {
-    user: Arc<UserInfo>,
+    pub(crate) user: Arc<UserInfo>,
     until: Timestamp,
 }
 

@@ -2,8 +2,8 @@
 
 #[path = "shared/home.rs"]
 mod home;
-#[path = "shared/raw.rs"]
-mod raw;
+#[path = "shared/within.rs"]
+mod within;
 
 use proptest::{
     prelude::*,
@@ -12,7 +12,7 @@ use proptest::{
 use serde_json::{Value, json};
 
 use home::Home;
-use raw::{APPLY, JSON, Raw};
+use within::{APPLY, JSON, Raw};
 
 const CASES: u32 = 48;
 

@@ -6,7 +6,8 @@ use crate::{authn, tokens::Tokens, user::AUTHENTICATED};
 
 /// A certificate in DER. Its chain is verified before; the text in it is still the user's.
 pub(super) fn certificate(input: &[u8]) {
-    if let Some(user) = authn::of_certificate(input) {
+    if let Some(certified) = authn::of_certificate(input) {
+        let user = certified.user;
         assert_eq!(user.groups.last().map(String::as_str), Some(AUTHENTICATED));
         assert!(user.extra.is_empty() && user.uid.is_empty());
     }
