@@ -22,6 +22,8 @@ PACKAGES = {
     "coordination": ("api", "coordination/v1"),
     "rbac": ("api", "rbac/v1"),
     "batch": ("api", "batch/v1"),
+    "apps": ("api", "apps/v1"),
+    "certificates": ("api", "certificates/v1"),
     "authentication": ("api", "authentication/v1"),
     "authorization": ("api", "authorization/v1"),
     "autoscaling": ("api", "autoscaling/v1"),
@@ -36,6 +38,8 @@ ROOTS = {
     "coordination": ("coordination.k8s.io/v1", ["Lease"]),
     "rbac": ("rbac.authorization.k8s.io/v1", ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]),
     "batch": ("batch/v1", ["Job", "CronJob"]),
+    "apps": ("apps/v1", ["Deployment"]),
+    "certificates": ("certificates.k8s.io/v1", ["CertificateSigningRequest"]),
     "authentication": ("authentication.k8s.io/v1", ["TokenReview", "TokenRequest", "SelfSubjectReview"]),
     "authorization": (
         "authorization.k8s.io/v1",

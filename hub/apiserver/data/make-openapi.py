@@ -19,6 +19,9 @@ KINDS = {
     "apis__coordination.k8s.io__v1": ["Lease"],
     "apis__rbac.authorization.k8s.io__v1": ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"],
     "apis__batch__v1": ["Job", "CronJob"],
+    "apis__apps__v1": ["Deployment"],
+    "apis__certificates.k8s.io__v1": ["CertificateSigningRequest"],
+    "apis__apiregistration.k8s.io__v1": ["APIService"],
     "apis__apiextensions.k8s.io__v1": ["CustomResourceDefinition"],
     "apis__authentication.k8s.io__v1": ["TokenReview", "SelfSubjectReview", "TokenRequest"],
     "apis__authorization.k8s.io__v1": [

@@ -1,16 +1,20 @@
 //! Bodies: reading a request's within its limit, and what an answer is made of.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use http::{HeaderMap, header::CONTENT_TYPE};
 use http_body::Frame;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::Value;
 
 use crate::{json, proto, status::Status};
 
 /// A request's body is at most so long (apiserver `MaxRequestBodyBytes`).
 pub(crate) const REQUEST_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// So much more is read and thrown away, because a client that is still sending when the connection
+/// closes never sees why (Go's server does so, too).
+const DISCARDED_BYTES_MAX: usize = 256 * 1024;
 
 /// Any error that a body may end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -55,14 +59,30 @@ where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
-    match Limited::new(body, REQUEST_BYTES_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+    let mut body = std::pin::pin!(body);
+    let mut bytes = BytesMut::new();
+    let mut over = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Status::bad_request(format!("cannot read the body: {}", error.into()))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if over > 0 || bytes.len() + data.len() > REQUEST_BYTES_MAX {
+            over += data.len();
+        } else {
+            bytes.extend_from_slice(&data);
+        }
+        if over > DISCARDED_BYTES_MAX {
+            break;
+        }
+    }
+    match over {
+        0 => Ok(bytes.freeze()),
+        _ => {
             let message = format!("Request entity too large: limit is {REQUEST_BYTES_MAX}");
             let code = http::StatusCode::PAYLOAD_TOO_LARGE;
             Err(Status::new(code, "RequestEntityTooLarge", message))
         }
-        Err(error) => Err(Status::bad_request(format!("cannot read the body: {error}"))),
     }
 }
 
@@ -79,16 +99,18 @@ pub(crate) fn decode(
     expected: &str,
 ) -> Result<(Value, Vec<String>), Status> {
     let unreadable = |error: String| {
-        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
+        let shown = match bytes {
+            [] => "<empty>".into(),
+            bytes => String::from_utf8_lossy(&bytes[..bytes.len().min(200)]),
+        };
         Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {expected}): couldn't get \
              version/kind; {error} ({shown})"
         ))
     };
     match media_type(headers) {
-        "application/json" => {
-            json::read_strict(bytes).map_err(|error| unreadable(error.to_string()))
-        }
+        "application/json" => json::read_strict(bytes)
+            .map_err(|error| unreadable(format!("json parse error: {error}"))),
         "application/yaml" | "text/yaml" => {
             json::read_yaml(bytes).map_err(|error| unreadable(error.to_string()))
         }

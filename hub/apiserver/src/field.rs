@@ -7,6 +7,9 @@ use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
+/// The empty path, as Go prints a nil pointer.
+pub(crate) const NO_FIELD: &str = "<nil>";
+
 /// Machine-readable kind of a [`FieldError`]: the `reason` of a cause in a `Status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
@@ -99,6 +102,15 @@ impl FieldError {
         Self::new(Cause::NotSupported, field, Some(value), &detail)
     }
 
+    /// One of the texts is none of `supported`.
+    pub(crate) fn unsupported_list(field: &str, texts: &[&str], supported: &[&str]) -> Self {
+        let texts: Vec<String> = texts.iter().map(|text| quote(text)).collect();
+        let shown = format!("[]string{{{}}}", texts.join(", "));
+        let mut error = Self::not_supported(field, &Value::Null, supported);
+        error.message = error.message.replacen(&quote("null"), &shown, 1);
+        error
+    }
+
     /// The text has more than `max` bytes.
     pub(crate) fn too_long(field: impl Into<String>, max: u64) -> Self {
         let detail = format!("may not be more than {max} bytes");
@@ -127,8 +139,7 @@ impl FieldError {
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Kubernetes prints the empty path as Go prints a nil pointer.
-        let field = if self.field.is_empty() { "<nil>" } else { &self.field };
+        let field = if self.field.is_empty() { NO_FIELD } else { &self.field };
         write!(f, "{field}: {}", self.message)
     }
 }
@@ -228,7 +239,8 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn go_syntax(value: &Value) -> String {
+/// A value as Go prints it by `%#v`.
+pub(crate) fn go_syntax(value: &Value) -> String {
     match value {
         Value::Null => "interface {}(nil)".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -246,6 +258,25 @@ fn go_syntax(value: &Value) -> String {
                 .collect();
             format!("map[string]interface {{}}{{{}}}", entries.join(", "))
         }
+    }
+}
+
+/// A value as Go prints it by `%v`.
+pub(crate) fn go_plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".to_owned(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_plain).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(map) => {
+            let mut entries: Vec<String> =
+                map.iter().map(|(name, value)| format!("{name}:{}", go_plain(value))).collect();
+            entries.sort();
+            format!("map[{}]", entries.join(" "))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -28,7 +28,7 @@ const MAX_DUPLICATES: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     /// The bytes are not JSON, or nested deeper than 128 levels (serde_json's limit).
-    #[error("json parse error: {0}")]
+    #[error("{}", words(.0))]
     Json(#[from] serde_json::Error),
     /// The bytes are not YAML, or exceed the parser's budget (aliases, depth, nodes).
     #[error("error converting YAML to JSON: yaml: {0}")]
@@ -39,6 +39,14 @@ pub(crate) enum ReadError {
     /// YAML that, as JSON, could not be read again.
     #[error("the document is nested deeper than {DEPTH_MAX} levels")]
     Depth,
+}
+
+/// The words of Go's reader where they say as much as ours.
+fn words(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Eof => "unexpected end of JSON input".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// Reads one JSON document; the second part lists repeated keys as `duplicate field "spec.a"`.

@@ -57,7 +57,11 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Response<Body>, Status> {
     let container = container(call, &pod)?;
     let options = options(call.query)?;
     let Some(logs) = call.server.pod_logs.get() else {
-        return Err(Status::unavailable("this server runs no pods: it has no logs"));
+        // Not "unavailable": clients would ask again and again.
+        return Err(Status::bad_request(format!(
+            "pod {} does not have a host assigned: this server runs no pods",
+            object.key.name
+        )));
     };
     let target = LogTarget {
         namespace: object.key.namespace.clone(),

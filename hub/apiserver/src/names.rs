@@ -86,6 +86,19 @@ pub(crate) fn check(rule: NameRule, field: &str, name: &str) -> Vec<FieldError> 
     errors
 }
 
+/// What is wrong with a prefix of names, if anything.
+pub(crate) fn check_prefix(rule: NameRule, field: &str, prefix: &str) -> Vec<FieldError> {
+    // As if a name went on where a separator ends the prefix.
+    let ends = prefix.ends_with(['-', '.']);
+    let as_name = if ends { format!("{prefix}a") } else { prefix.to_owned() };
+    let wrong = check(rule, field, &as_name).into_iter();
+    let shown = |error: FieldError| FieldError {
+        message: error.message.replacen(&as_name, prefix, 1),
+        ..error
+    };
+    wrong.map(shown).collect()
+}
+
 /// The name is one of a domain with at least one dot, as groups of definitions must be.
 pub(crate) fn is_dotted(name: &str) -> bool {
     name.contains('.')

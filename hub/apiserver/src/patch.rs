@@ -7,7 +7,7 @@ mod strategic;
 #[cfg(test)]
 mod tests;
 
-use json_patch::{Patch, PatchOperation};
+use json_patch::{AddOperation, Patch, PatchOperation};
 use serde_json::Value;
 
 use crate::json::{DEPTH_MAX, depth};
@@ -27,26 +27,47 @@ const MAX_WORK: usize = 64 * 1024 * 1024;
 /// Why a patch was not applied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PatchError {
-    /// The patch itself makes no sense: 400.
+    /// The patch is no patch: 400.
     #[error("error decoding patch: {0}")]
     Malformed(String),
+    /// A strategic merge that says what makes no sense.
+    #[error("{0}")]
+    Senseless(String),
     /// An operation does not fit the object, such as a failed `test`: 422.
     #[error("the server rejected our request due to an error in our request")]
-    Unfit(#[from] json_patch::PatchError),
+    Unfit(String),
     /// More operations, bytes, work or depth than allowed: 413.
     #[error("{0}")]
     TooLarge(String),
 }
 
 /// RFC 7386: objects are merged, null removes, all else replaces.
-pub(crate) fn merge(object: &mut Value, patch: &Value) {
+pub(crate) fn merge(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    check_kind(patch, Value::is_object, "map[string]interface {}")?;
     json_patch::merge(object, patch);
+    Ok(())
+}
+
+/// The patch as a whole is what its media type says; `go` is how the message calls that.
+fn check_kind(patch: &Value, is: fn(&Value) -> bool, go: &str) -> Result<(), PatchError> {
+    let kind = match patch {
+        _ if is(patch) => return Ok(()),
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    Err(PatchError::Malformed(format!("json: cannot unmarshal {kind} into Go value of type {go}")))
 }
 
 /// RFC 6902. On error the object is as it was.
 pub(crate) fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    check_kind(patch, Value::is_array, "[]handlers.jsonPatchOp")?;
+    let unfit = |error: String| PatchError::Unfit(error);
     let Patch(operations) =
-        serde_json::from_value(patch.clone()).map_err(|e| PatchError::Malformed(e.to_string()))?;
+        serde_json::from_value(patch.clone()).map_err(|error| unfit(error.to_string()))?;
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
@@ -57,7 +78,9 @@ pub(crate) fn json(object: &mut Value, patch: &Value) -> Result<(), PatchError> 
     let mut spent = Spent::default();
     for operation in operations {
         spent.count(&patched, &operation)?;
-        json_patch::patch(&mut patched, std::slice::from_ref(&operation))?;
+        let operation = add_if_absent(&patched, operation);
+        json_patch::patch(&mut patched, std::slice::from_ref(&operation))
+            .map_err(|error| unfit(error.to_string()))?;
     }
     *object = patched;
     Ok(())
@@ -106,5 +129,16 @@ impl Spent {
             return Err(PatchError::TooLarge(text));
         }
         Ok(())
+    }
+}
+
+/// To replace a field that an object does not have is to add it, as in a real server; RFC 6902
+/// would refuse that.
+fn add_if_absent(object: &Value, operation: PatchOperation) -> PatchOperation {
+    let PatchOperation::Replace(replace) = operation else { return operation };
+    let parent = replace.path.parent().and_then(|parent| object.pointer(parent.as_str()));
+    match parent.is_some_and(Value::is_object) {
+        true => PatchOperation::Add(AddOperation { path: replace.path, value: replace.value }),
+        false => PatchOperation::Replace(replace),
     }
 }

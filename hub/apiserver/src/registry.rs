@@ -41,7 +41,7 @@ pub(crate) struct Resource {
     pub columns: Vec<Column>,
     pub has_status: bool,
     pub scale: Option<Scale>,
-    /// Further subresources with a meaning of their own: `log`, `token`, `finalize`.
+    /// Further subresources with a meaning of their own, such as `log`, `token`, `finalize`.
     pub extra: &'static [&'static str],
     /// Fields, besides name and namespace, that selectors may name.
     pub selectable: Vec<String>,
@@ -50,6 +50,8 @@ pub(crate) struct Resource {
     pub generation: Generation,
     /// Warned of at each use.
     pub deprecated: Option<String>,
+    /// Kept as plain data: nothing here acts on its objects, and who makes one is told.
+    pub runs_nowhere: bool,
     /// The definition of this kind; `None`: built in.
     pub defined_by: Option<Definition>,
 }
@@ -131,7 +133,18 @@ impl Resource {
     /// The object was stored in another form than this resource's: see [`crate::verbs`].
     pub(crate) fn reads_as_stored(&self, object: &Object) -> bool {
         let current = self.defined_by.as_ref().is_none_or(|by| object.revision >= by.since);
-        current && starts_with_version(&object.bytes, &self.group, &self.version)
+        current && self.without_type(&object.bytes).is_some()
+    }
+
+    /// What follows kind and version in an object's JSON as this resource serves it; `None`: it
+    /// does not begin with them.
+    pub(crate) fn without_type<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let version = api_version(&self.group, &self.version);
+        let head = match self.is_custom() {
+            true => format!(r#"{{"apiVersion":"{version}","kind":"{}","#, self.kind),
+            false => format!(r#"{{"kind":"{}","apiVersion":"{version}","#, self.kind),
+        };
+        bytes.strip_prefix(head.as_bytes())
     }
 }
 
@@ -141,18 +154,6 @@ pub(crate) fn api_version(group: &str, version: &str) -> String {
         "" => version.to_owned(),
         group => format!("{group}/{version}"),
     }
-}
-
-fn starts_with_version(bytes: &[u8], group: &str, version: &str) -> bool {
-    let rest = bytes.strip_prefix(br#"{"apiVersion":""#);
-    let rest = match group {
-        "" => rest,
-        group => rest
-            .and_then(|rest| rest.strip_prefix(group.as_bytes()))
-            .and_then(|rest| rest.strip_prefix(b"/")),
-    };
-    rest.and_then(|rest| rest.strip_prefix(version.as_bytes()))
-        .is_some_and(|rest| rest.starts_with(b"\""))
 }
 
 /// All kinds that are served.
@@ -196,6 +197,11 @@ impl Registry {
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.resources.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// Whether kinds of that group and version are built in.
+    pub(crate) fn has_builtin(&self, group: &str, version: &str) -> bool {
+        self.builtins.iter().any(|kind| kind.group == group && kind.version == version)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {

@@ -132,8 +132,12 @@ impl Query {
     }
 
     pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Status> {
-        let invalid = |_| Status::bad_request(format!("{name} must be a number of 0 or more"));
-        self.get(name).map(|value| value.parse().map_err(invalid)).transpose()
+        let Some(value) = self.get(name) else { return Ok(None) };
+        // Less than nothing is nothing, as for a real server.
+        let number = value.parse::<i64>().map(|number| number.max(0).unsigned_abs());
+        number.map(Some).map_err(|_| {
+            Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
+        })
     }
 
     /// All values of a parameter, which may be empty.
@@ -193,8 +197,7 @@ impl WriteOptions {
     pub(crate) fn parse(query: &Query, options: &str) -> Result<WriteOptions, Status> {
         let dry_run: Vec<&str> = query.all("dryRun").filter(|value| !value.is_empty()).collect();
         if dry_run.iter().any(|&value| value != "All") {
-            let value = serde_json::json!(dry_run);
-            let error = FieldError::not_supported("dryRun", &value, &["All"]);
+            let error = FieldError::unsupported_list("dryRun", &dry_run, &["All"]);
             return Err(Status::invalid_option(options, error));
         }
         let field_validation = match query.get("fieldValidation") {
@@ -248,9 +251,11 @@ impl ListOptions {
         let version = match query.get("resourceVersion").map(str::parse) {
             Some(Err(_)) => {
                 let value = query.get("resourceVersion").unwrap_or_default();
-                let error =
-                    FieldError::invalid("resourceVersion", &value.into(), "must be a number");
-                return Err(Status::invalid_option("ListOptions", error));
+                let detail = format!("strconv.ParseUint: parsing {value:?}: invalid syntax");
+                let error = FieldError::invalid("resourceVersion", &value.into(), &detail);
+                // A real server calls it its own failure.
+                let code = http::StatusCode::INTERNAL_SERVER_ERROR;
+                return Err(Status::new(code, "", error.to_string()));
             }
             Some(Ok(version)) => Some(version),
             None => None,
@@ -262,10 +267,12 @@ impl ListOptions {
             _ => VersionMatch::Newest,
         };
         let send_initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
-        if watch && send_initial.is_some() && asked != Some("NotOlderThan") {
-            let detail = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            let error = FieldError::forbidden("resourceVersionMatch", detail);
+        if let Some(error) = wrong_match(asked, version, send_initial.is_some(), watch) {
             return Err(Status::invalid_option("ListOptions", error));
+        }
+        if query.get("continue").is_some() && version.is_some_and(|version| version > 0) {
+            let message = "specifying resource version is not allowed when using continue";
+            return Err(Status::bad_request(message));
         }
         Ok(ListOptions {
             labels,
@@ -278,6 +285,40 @@ impl ListOptions {
             send_initial,
             timeout: query.number("timeoutSeconds")?.filter(|&s| s > 0).map(Duration::from_secs),
         })
+    }
+}
+
+/// What of a list's version cannot be meant (apimachinery `internalversion/validation`).
+fn wrong_match(
+    asked: Option<&str>,
+    version: Option<u64>,
+    sends_initial: bool,
+    watch: bool,
+) -> Option<FieldError> {
+    let field = "resourceVersionMatch";
+    let forbidden = |detail: &str| Some(FieldError::forbidden(field, detail));
+    match (watch, sends_initial, asked) {
+        (true, true, asked) if asked != Some("NotOlderThan") => {
+            forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        }
+        (true, false, Some(_)) => forbidden(
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+        (false, true, _) => {
+            let detail = "sendInitialEvents is forbidden for list";
+            Some(FieldError::forbidden("sendInitialEvents", detail))
+        }
+        (false, _, Some(_)) if version.is_none() => {
+            forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")
+        }
+        (false, _, Some("Exact")) if version == Some(0) => {
+            forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+        }
+        (false, _, Some(other)) if !["Exact", "NotOlderThan"].contains(&other) => {
+            let supported = ["Exact", "NotOlderThan", ""];
+            Some(FieldError::not_supported(field, &other.into(), &supported))
+        }
+        _ => None,
     }
 }
 

@@ -41,15 +41,25 @@ impl Form {
     /// The first acceptable form of an `Accept` header; protobuf answers are not offered.
     pub(crate) fn negotiate(headers: &HeaderMap, include: Option<&str>) -> Result<Form, Status> {
         let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-        let include = match include {
+        let wanted = match include {
             Some("None") => Include::Nothing,
             Some("Object") => Include::Object,
             _ => Include::Metadata,
         };
-        let mut forms = accept.split(',').filter_map(|offer| form(offer, include));
+        let mut forms = accept.split(',').filter_map(|offer| form(offer, wanted));
+        let known = ["None", "Object", "Metadata"];
+        if let Some(include) = include.filter(|include| !known.contains(include))
+            && accept.contains("as=Table")
+        {
+            return Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: \
+                 {include:?}: must be 'Metadata', 'Object', 'None', or empty"
+            )));
+        }
         forms.next().ok_or_else(|| {
+            // Protobuf is accepted in bodies; a real server's message names it, and so does this.
             let message = "only the following media types are accepted: application/json, \
-                           application/yaml";
+                           application/yaml, application/vnd.kubernetes.protobuf";
             Status::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
         })
     }
@@ -58,13 +68,13 @@ impl Form {
 fn form(offer: &str, include: Include) -> Option<Form> {
     let mut parts = offer.split(';').map(str::trim);
     let media = parts.next()?;
-    let shown_as = parts.find_map(|part| part.strip_prefix("as="));
+    let parameter =
+        |name: &str| parts.clone().find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    let (shown_as, version) = (parameter("as"), parameter("v").unwrap_or("v1"));
     match (media, shown_as) {
         ("application/json" | "application/*" | "*/*", None) => Some(Form::Json),
         ("application/yaml" | "text/yaml", None) => Some(Form::Yaml),
-        ("application/json", Some("Table")) if !offer.contains("v1beta1") => {
-            Some(Form::Table(include))
-        }
+        ("application/json", Some("Table")) if version == "v1" => Some(Form::Table(include)),
         ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
             Some(Form::Metadata)
         }
@@ -178,7 +188,11 @@ pub(crate) fn list(
     let (head, field) = match form {
         Form::Json | Form::Yaml => {
             let (version, kind) = (resource.api_version(), &resource.list_kind);
-            (json!({"apiVersion": version, "kind": kind, "metadata": metadata}), "items")
+            let head = match resource.is_custom() {
+                true => json!({"apiVersion": version, "kind": kind, "metadata": metadata}),
+                false => json!({"kind": kind, "apiVersion": version, "metadata": metadata}),
+            };
+            (head, "items")
         }
         Form::Metadata => {
             let kind = "PartialObjectMetadataList";
@@ -189,7 +203,7 @@ pub(crate) fn list(
     let (resource, now) = (resource.clone(), Timestamp::now());
     let wanted = Wanted::by(&resource.columns);
     let items = items.into_iter().map(move |item| match form {
-        Form::Json | Form::Yaml => item,
+        Form::Json | Form::Yaml => listed(&resource, item),
         Form::Metadata => partial(&item).into(),
         Form::Table(include) => row(&resource.columns, &wanted, &item, include, now).into(),
     });
@@ -202,6 +216,14 @@ pub(crate) fn list(
     let media = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, media);
     response
+}
+
+/// An object within a list: of a built-in kind, the list says what its items are.
+fn listed(resource: &Resource, item: Bytes) -> Bytes {
+    match resource.without_type(&item).filter(|_| !resource.is_custom()) {
+        Some(rest) => [b"{", rest].concat().into(),
+        None => item,
+    }
 }
 
 /// The version of the forms that show objects of any kind.
@@ -266,7 +288,7 @@ fn row(
     let cells = Value::Array(table::cells(columns, &value, now));
     let mut row = format!(r#"{{"cells":{cells}"#).into_bytes();
     match include {
-        Include::Nothing => {}
+        Include::Nothing => row.extend(br#","object":null"#),
         Include::Metadata => row.extend([br#","object":"#, partial(object).as_slice()].concat()),
         Include::Object => row.extend([br#","object":"#, object].concat()),
     }

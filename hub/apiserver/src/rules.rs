@@ -19,6 +19,10 @@ use crate::{
 /// Kubernetes: an applier that no longer states a field gets the default again.
 pub(crate) fn default(call: &Call, object: &mut Value) {
     match call.resource.rules {
+        Rules::Namespace => {
+            let name = object["metadata"]["name"].clone();
+            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+        }
         Rules::Secret => secret::default(object),
         Rules::Pod => pod::default_spec(&mut object["spec"]),
         Rules::Job => job::default(object),
@@ -35,8 +39,6 @@ pub(crate) fn generate(call: &Call, object: &mut Value, old: Option<&Value>, now
         Rules::Namespace if old.is_none() => {
             object["spec"]["finalizers"] = json!(["kubernetes"]);
             object["status"] = json!({"phase": "Active"});
-            let name = object["metadata"]["name"].clone();
-            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
         }
         Rules::Pod if old.is_none() => {
             object["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"});
@@ -54,11 +56,26 @@ pub(crate) fn generate(call: &Call, object: &mut Value, old: Option<&Value>, now
 
 /// Checks what the schema cannot say.
 pub(crate) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    // Definitions are held by a finalizer that says no domain path.
+    let mut errors = match call.resource.is_custom() || call.resource.rules == Rules::Definition {
+        true => Vec::new(),
+        false => validate_finalizers(object),
+    };
+    errors.extend(validate_kind(call, object, old));
+    errors
+}
+
+fn validate_kind(call: &Call, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     match call.resource.rules {
-        Rules::ConfigMap => validate_immutable(object, old, &["data", "binaryData"]),
+        Rules::ConfigMap => {
+            let mut errors = validate_immutable(object, old, &["data", "binaryData"]);
+            errors.extend(validate_keys(object, &["data", "binaryData"]));
+            errors
+        }
         Rules::Secret => {
             let mut errors = secret::validate(object);
             errors.extend(validate_immutable(object, old, &["data"]));
+            errors.extend(validate_keys(object, &["data"]));
             errors.extend(old.and_then(|old| unchanged("type", &object["type"], &old["type"])));
             errors
         }
@@ -68,7 +85,10 @@ pub(crate) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Vec<
                 |_| FieldError::invalid("roleRef", &object["roleRef"], "cannot change roleRef");
             changed.map(error).into_iter().collect()
         }
-        Rules::Pod => pod::validate(object, old),
+        Rules::Pod => {
+            let subresource = call.target.subresource.as_deref().unwrap_or_default();
+            pod::validate(object, old, subresource)
+        }
         Rules::Job => job::validate(object, old),
         Rules::CronJob => cron_job::validate(object),
         Rules::Event if call.resource.group == "events.k8s.io" => validate_event_type(object),
@@ -105,6 +125,38 @@ fn validate_event_type(event: &Value) -> Vec<FieldError> {
             vec![FieldError::invalid("type", &"".into(), &detail)]
         }
     }
+}
+
+/// Finalizers of built-in kinds are Kubernetes' own, or say whose they are.
+fn validate_finalizers(object: &Value) -> Vec<FieldError> {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    let detail = "name is neither a standard finalizer name nor is it fully qualified";
+    let list = object["metadata"]["finalizers"].as_array().into_iter().flatten().enumerate();
+    let plain = list.filter(|(_, finalizer)| {
+        finalizer.as_str().is_some_and(|text| !text.contains('/') && !STANDARD.contains(&text))
+    });
+    let error = |(at, finalizer): (usize, &Value)| {
+        FieldError::invalid(format!("metadata.finalizers[{at}]"), finalizer, detail)
+    };
+    plain.map(error).collect()
+}
+
+/// Keys of data become names of files.
+fn validate_keys(object: &Value, fields: &[&str]) -> Vec<FieldError> {
+    let detail = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' \
+                  (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is \
+                  '[-._a-zA-Z0-9]+')";
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let mut errors = Vec::new();
+    for field in fields {
+        for key in object[*field].as_object().into_iter().flatten().map(|(key, _)| key) {
+            if key.is_empty() || !key.chars().all(fits) {
+                let path = crate::field::key(field, key);
+                errors.push(FieldError::invalid(path, &key.as_str().into(), detail));
+            }
+        }
+    }
+    errors
 }
 
 fn validate_immutable(object: &Value, old: Option<&Value>, fields: &[&str]) -> Vec<FieldError> {

@@ -18,7 +18,10 @@ mod tests;
 mod types;
 mod validate;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use regex::Regex;
 use serde_json::Value;
@@ -87,6 +90,8 @@ pub(crate) struct Node {
     pub(crate) is_struct: bool,
     pub(crate) nullable: bool,
     pub(crate) properties: BTreeMap<String, Link>,
+    /// Fields that are there, empty, wherever their object is: structs within a struct of Go.
+    pub(crate) embedded_structs: BTreeSet<String>,
     /// Schema of the values of a map.
     pub(crate) additional: Option<Link>,
     /// Schema of the items of a list.

@@ -12,7 +12,8 @@ use std::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, header::CACHE_CONTROL, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header::CACHE_CONTROL,
+    request::Parts,
 };
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
@@ -270,11 +271,11 @@ where
     let _permit = server.limits.admit(caller, &course.user, verb)?;
     let registry = server.registry();
     let Some(resource) = registry.find(&target.group, &target.version, &target.plural) else {
-        return Ok(respond::page_not_found());
+        return unknown_resource(registry.has_builtin(&target.group, &target.version));
     };
     let misplaced = !resource.namespaced && target.namespace.is_some();
     if misplaced || (resource.namespaced && target.namespace.is_none() && target.name.is_some()) {
-        return Ok(respond::page_not_found());
+        return unknown_resource(!resource.is_custom());
     }
     let form = Form::negotiate(&parts.headers, query.get("includeObject"))?;
     let (_room, body) = match verb.reads() {
@@ -291,6 +292,18 @@ where
         form,
     };
     aside(body.len(), verbs::answer(&call, verb, body)).await
+}
+
+/// Within a built-in group a real server tells of a missing resource as an object, else as a page.
+fn unknown_resource(builtin: bool) -> Result<Response<Body>, Status> {
+    match builtin {
+        true => Err(Status::new(
+            StatusCode::NOT_FOUND,
+            "NotFound",
+            "the server could not find the requested resource",
+        )),
+        false => Ok(respond::page_not_found()),
+    }
 }
 
 /// Work on a long body can take a while without a pause. It is done where it holds up nobody: the

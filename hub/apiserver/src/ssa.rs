@@ -4,10 +4,12 @@
 //! states, which is then removed unless someone else owns it; an update owns what it changed.
 //! Apply fails where it would change a field of another manager, unless forced.
 
+mod client_side;
 mod managers;
 mod set;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -49,9 +51,16 @@ pub(crate) enum ApplyError {
     /// Others own fields; `force` would take them: 409.
     #[error("{}", conflict_message(.0))]
     Conflicts(Vec<Conflict>),
-    /// The configuration leaves open what it means, such as an item without its key: 400.
-    #[error("failed to create typed patch object: {0}")]
+    /// The configuration is not of the schema, or leaves open what it means, such as an item
+    /// without its key. A real server calls that its own failure: 500.
+    #[error("{0}")]
     Invalid(String),
+}
+
+/// Checks a configuration before anything else is done with it.
+pub(crate) fn check(schema: &Schema, applied: &Value) -> Result<(), ApplyError> {
+    let typed = typed::check(schema.root(), applied);
+    typed.and_then(|()| walk::check(Some(schema.root()), applied, "")).map_err(ApplyError::Invalid)
 }
 
 /// Merges the configuration `applied` into `live` and records ownership. With `live` absent the
@@ -64,10 +73,34 @@ pub(crate) fn apply(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, ApplyError> {
+    check(schema, applied)?;
+    let merged = match merge(schema, live, applied, writer, force) {
+        Err(ApplyError::Conflicts(mut conflicts)) => {
+            let live = live.unwrap_or(&Value::Null);
+            let own = client_side::unchanged_fields(Some(schema.root()), live, writer.manager);
+            conflicts.retain(|conflict| !own.contains(&conflict.field));
+            if !conflicts.is_empty() {
+                return Err(ApplyError::Conflicts(conflicts));
+            }
+            merge(schema, Some(live), applied, writer, true)
+        }
+        merged => merged,
+    };
+    let mut new = merged?;
+    client_side::keep_annotation(&mut new, applied, writer.manager);
+    Ok(new)
+}
+
+fn merge(
+    schema: &Schema,
+    live: Option<&Value>,
+    applied: &Value,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
     let node = Some(schema.root());
     let mut config = applied.clone();
     managers::clear(&mut config);
-    walk::check(node, &config, "").map_err(ApplyError::Invalid)?;
     let before = live.map(managers::read).unwrap_or_default();
     let mut old = live.cloned().unwrap_or_else(|| json!({}));
     managers::clear(&mut old);

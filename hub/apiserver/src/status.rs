@@ -4,7 +4,7 @@
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use crate::field::{FieldError, summary};
+use crate::field::{FieldError, NO_FIELD, summary};
 
 /// A failure as Kubernetes' `Status` object tells it
 /// (apimachinery `pkg/api/errors`, `meta/v1.Status`).
@@ -114,9 +114,8 @@ impl Status {
         let mut status = Status::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
         status.details = about.details();
         let cause = |error: &FieldError| {
-            json!({
-                "reason": error.cause.reason(), "message": error.message, "field": error.field,
-            })
+            let field = if error.field.is_empty() { NO_FIELD } else { &error.field };
+            json!({"reason": error.cause.reason(), "message": error.message, "field": field})
         };
         let causes: Value = errors.iter().map(cause).collect();
         status.details.insert("causes".to_owned(), causes);
@@ -167,9 +166,14 @@ impl Status {
     pub fn to_json(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason,
+            "message": self.message,
         });
-        if !self.details.is_empty() || self.code == StatusCode::UNPROCESSABLE_ENTITY {
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
+        // A real server writes details with these codes even if it has none.
+        let detailed = [403, 404, 405, 422].contains(&self.code.as_u16());
+        if !self.details.is_empty() || detailed {
             status["details"] = Value::Object(self.details.clone());
         }
         status["code"] = self.code.as_u16().into();

@@ -57,14 +57,55 @@ pub(crate) enum Part {
     Main,
     Status,
     Finalize,
+    Approval,
+    EphemeralContainers,
+    Resize,
+    Scale,
 }
 
 impl Part {
+    /// The part that a subresource is; `None`: it is none, or this kind has it not.
+    fn of(resource: &Resource, subresource: &str) -> Option<Part> {
+        let part = match subresource {
+            "" => return Some(Part::Main),
+            "status" => return resource.has_status.then_some(Part::Status),
+            "finalize" => Part::Finalize,
+            "approval" => Part::Approval,
+            "ephemeralcontainers" => Part::EphemeralContainers,
+            "resize" => Part::Resize,
+            _ => return None,
+        };
+        resource.extra.contains(&subresource).then_some(part)
+    }
+
     fn subresource(self) -> &'static str {
         match self {
             Part::Main => "",
             Part::Status => "status",
             Part::Finalize => "finalize",
+            Part::Approval => "approval",
+            Part::EphemeralContainers => "ephemeralcontainers",
+            Part::Resize => "resize",
+            Part::Scale => "scale",
+        }
+    }
+
+    /// Something is asked for with it, unlike with what is told of the object.
+    fn asks(self) -> bool {
+        self.path().first() != Some(&"status")
+    }
+
+    /// Where it is in the object; empty: all of it but the parts that have addresses of their own.
+    fn path(self) -> &'static [&'static str] {
+        match self {
+            Part::Main => &[],
+            Part::Status => &["status"],
+            Part::Finalize => &["spec", "finalizers"],
+            Part::Approval => &["status", "conditions"],
+            Part::EphemeralContainers => &["spec", "ephemeralContainers"],
+            Part::Resize => &["spec", "containers"],
+            // The replicas are anywhere in the spec.
+            Part::Scale => &["spec"],
         }
     }
 }
@@ -90,13 +131,15 @@ pub(crate) async fn answer(
             _ => Err(unsupported(call)),
         };
     }
-    let part = match subresource {
-        "" => Some(Part::Main),
-        "status" if resource.has_status => Some(Part::Status),
-        "finalize" if resource.extra.contains(&"finalize") => Some(Part::Finalize),
-        _ => None,
+    let of_one = matches!(verb, Verb::Update | Verb::Patch) && call.target.name.is_none();
+    // Namespaces go one by one.
+    let of_all = verb == Verb::DeleteCollection && resource.rules == Rules::Namespace;
+    if of_one || of_all {
+        return Err(unsupported(call));
+    }
+    let Some(part) = Part::of(resource, subresource) else {
+        return special(call, verb, subresource, body).await;
     };
-    let Some(part) = part else { return special(call, verb, subresource, body).await };
     let mut response = match verb {
         Verb::Get => read::get(call),
         Verb::List if part == Part::Main => read::list(call),
@@ -193,6 +236,7 @@ impl Call<'_> {
     pub(crate) fn decode(&self, body: &[u8]) -> Result<(Value, Vec<String>), Status> {
         let resource = &self.resource;
         let (mut value, duplicates) = crate::body::decode(self.headers, body, &resource.kind)?;
+        form::check_says_kind(resource, &value, body)?;
         form::check_type(resource, &mut value)?;
         Ok((value, duplicates))
     }
@@ -333,7 +377,17 @@ async fn commit(
     match commit_and_follow(server, change).await {
         Ok(object) => Ok(Some(object)),
         Err(Refusal::Modified) => Ok(None),
-        Err(Refusal::Exists) => Err(Status::already_exists(about)),
+        Err(Refusal::Exists) => {
+            let status = Status::already_exists(about);
+            let deleting = server.store.get(&key).is_some_and(|object| object.meta.deleting());
+            Err(match deleting {
+                true => Status {
+                    message: format!("object is being deleted: {}", status.message),
+                    ..status
+                },
+                false => status,
+            })
+        }
         Err(Refusal::Gone) => Err(Status::not_found(about)),
         Err(Refusal::Guard(guard)) => Err(guarded(server, &key, about, &guard)),
         Err(refusal @ Refusal::Quota { .. }) => Err(Status::new(
@@ -373,7 +427,7 @@ fn guarded(server: &Inner, key: &Key, about: About, guard: &Key) -> Status {
         return Status::not_found(About { group: "", kind: "namespaces", name: &guard.name });
     }
     let namespace = &key.namespace;
-    let mut status = Status::forbidden(format!(
+    let status = Status::forbidden(format!(
         "{} {:?} is forbidden: unable to create new content in namespace {namespace} because it \
          is being terminated",
         match about.group {
@@ -382,15 +436,14 @@ fn guarded(server: &Inner, key: &Key, about: About, guard: &Key) -> Status {
         },
         about.name
     ));
-    status.details.insert(
-        "causes".to_owned(),
-        serde_json::json!([{
-            "reason": "NamespaceTerminating",
-            "message": format!("namespace {namespace} is being terminated"),
-            "field": "metadata.namespace",
-        }]),
-    );
-    status
+    let causes = serde_json::json!([{
+        "reason": "NamespaceTerminating",
+        "message": format!("namespace {namespace} is being terminated"),
+        "field": "metadata.namespace",
+    }]);
+    let mut details = about.details();
+    details.insert("causes".to_owned(), causes);
+    Status { details, ..status }
 }
 
 /// The draft of an object in the form in which it is stored.

@@ -9,7 +9,10 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::PatchError;
-use crate::schema::{Node, Schema};
+use crate::{
+    field::go_plain,
+    schema::{Node, Schema},
+};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -31,7 +34,7 @@ pub(crate) fn strategic(
 }
 
 fn malformed(text: impl Into<String>) -> PatchError {
-    PatchError::Malformed(text.into())
+    PatchError::Senseless(text.into())
 }
 
 fn merge_map(
@@ -105,7 +108,10 @@ fn directive(patch: &Map<String, Value>) -> Result<Option<Directive>, PatchError
             "delete" => Ok(Some(Directive::Delete)),
             "replace" => Ok(Some(Directive::Replace)),
             "merge" => Ok(Some(Directive::Merge)),
-            other => Err(malformed(format!("unknown patch type found in map: {other}"))),
+            other => Err(malformed(format!(
+                "unknown patch type: {other} in map: {}",
+                go_plain(&Value::Object(patch.clone()))
+            ))),
         },
         Some(other) => Err(malformed(format!("{PATCH} must be a string, not {other}"))),
     }
@@ -140,10 +146,10 @@ fn merge_list(
     let merged = match &node.merge_key {
         Some(key) => merge_items(node, key, original, patch)?,
         None => {
-            let mut merged = original;
-            let mut there: HashSet<String> = merged.iter().map(identity).collect();
-            merged.extend(patch.iter().filter(|value| there.insert(identity(value))).cloned());
-            merged
+            let mut there: HashSet<String> = original.iter().map(identity).collect();
+            let new = patch.iter().filter(|value| there.insert(identity(value))).cloned();
+            let merged = original.iter().cloned().chain(new).collect();
+            in_order(Some(node), merged, &server, order.unwrap_or(patch))
         }
     };
     Ok(match order {
@@ -184,7 +190,7 @@ fn merge_items(
         let Some(value) = item.get(key) else {
             return Err(malformed(format!(
                 "map: {} does not contain declared merge key: {key}",
-                Value::Object(item.clone())
+                go_plain(&Value::Object(item.clone()))
             )));
         };
         let same = places.entry(identity(value)).or_default();
@@ -247,7 +253,8 @@ fn in_order(
             (Some(_), None) => true,
             (None, Some(_)) => false,
             (Some((_, Some(a), _)), Some((_, Some(b), _))) => a < b,
-            _ => false,
+            // What only the patch knows comes first.
+            _ => true,
         };
         let next = if take_named { named.next() } else { others.next() };
         out.extend(next.map(|(_, _, item)| item));

@@ -125,7 +125,7 @@ fn bad_strategic_patches_are_refused() {
         json!({"spec": {"$retainKeys": "x"}}),
         json!({"spec": {"$setElementOrder/containers": "x"}}),
     ] {
-        assert!(matches!(patched(&old, &patch), Err(PatchError::Malformed(_))), "{patch}");
+        assert!(matches!(patched(&old, &patch), Err(PatchError::Senseless(_))), "{patch}");
     }
 }
 
@@ -174,7 +174,7 @@ fn json_patches_have_limits() {
 #[test]
 fn merge_patch_follows_the_rfc() {
     let mut object = json!({"a": {"b": 1, "c": 2}, "l": [1]});
-    merge(&mut object, &json!({"a": {"b": null, "d": {"e": null}}, "l": [2]}));
+    merge(&mut object, &json!({"a": {"b": null, "d": {"e": null}}, "l": [2]})).unwrap();
     assert_eq!(object, json!({"a": {"c": 2, "d": {}}, "l": [2]}));
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Generation, Resource, Review, Rules, api_version};
+use super::{Generation, Resource, Review, Rules, Scale, api_version};
 use crate::{names::NameRule, schema::Schema, table};
 
 /// One row of [`KINDS`]; what is not said is the usual.
@@ -16,11 +16,13 @@ struct Kind {
     categories: &'static [&'static str],
     namespaced: bool,
     has_status: bool,
+    scale: bool,
     extra: &'static [&'static str],
     selectable: &'static [&'static str],
     rules: Rules,
     names: NameRule,
     generation: Generation,
+    runs_nowhere: bool,
 }
 
 const fn kind(
@@ -39,11 +41,13 @@ const fn kind(
         categories: &[],
         namespaced: true,
         has_status: false,
+        scale: false,
         extra: &[],
         selectable: &[],
         rules: Rules::Generic,
         names: NameRule::Subdomain,
         generation: Generation::Never,
+        runs_nowhere: false,
     }
 }
 
@@ -113,7 +117,7 @@ static KINDS: &[Kind] = &[
     Kind {
         categories: &["all"],
         has_status: true,
-        extra: &["log"],
+        extra: &["log", "ephemeralcontainers", "resize"],
         selectable: POD_FIELDS,
         rules: Rules::Pod,
         returns_deleted: true,
@@ -137,6 +141,34 @@ static KINDS: &[Kind] = &[
         ..kind("events.k8s.io", "Event", "events", &["ev"])
     },
     kind("coordination.k8s.io", "Lease", "leases", &[]),
+    Kind {
+        categories: &["all"],
+        has_status: true,
+        scale: true,
+        generation: Generation::OnChange,
+        runs_nowhere: true,
+        ..kind("apps", "Deployment", "deployments", &["deploy"])
+    },
+    Kind {
+        namespaced: false,
+        has_status: true,
+        extra: &["approval"],
+        selectable: &["spec.signerName"],
+        runs_nowhere: true,
+        ..kind(
+            "certificates.k8s.io",
+            "CertificateSigningRequest",
+            "certificatesigningrequests",
+            &["csr"],
+        )
+    },
+    Kind {
+        namespaced: false,
+        categories: &["api-extensions"],
+        has_status: true,
+        runs_nowhere: true,
+        ..kind("apiregistration.k8s.io", "APIService", "apiservices", &[])
+    },
     Kind { rules: Rules::Role, names: NameRule::PathSegment, ..kind(RBAC, "Role", "roles", &[]) },
     Kind {
         rules: Rules::Binding,
@@ -239,15 +271,25 @@ fn resource(row: &Kind) -> Option<Resource> {
         schema: Schema::builtin(row.group, row.version, row.kind)?,
         columns: table::builtin_columns(row.group, row.kind),
         has_status: row.has_status,
-        scale: None,
+        scale: row.scale.then(replicas),
         extra: row.extra,
         selectable: owned(row.selectable),
         rules: row.rules,
         names: row.names,
         generation: row.generation,
         deprecated: None,
+        runs_nowhere: row.runs_nowhere,
         defined_by: None,
     })
+}
+
+/// Where every built-in kind that scales has its replicas.
+fn replicas() -> Scale {
+    Scale {
+        spec_replicas: ".spec.replicas".to_owned(),
+        status_replicas: ".status.replicas".to_owned(),
+        label_selector: None,
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{DEFINITIONS, Definition, Generation, Resource, Rules, Scale, api_version};
 use crate::{
+    discovery::version_rank,
     field::FieldError,
     names::{self, NameRule},
     schema::Schema,
@@ -60,8 +61,12 @@ fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Opt
     let schema = &version["schema"]["openAPIV3Schema"];
     let version_name = text(&version["name"])?;
     let deprecated = (version["deprecated"] == true).then(|| {
-        text(&version["deprecationWarning"])
-            .unwrap_or_else(|| format!("{group}/{version_name} {kind} is deprecated"))
+        text(&version["deprecationWarning"]).unwrap_or_else(|| {
+            let instead = successor(spec, &version_name)
+                .map(|other| format!("; use {group}/{other} {kind}"))
+                .unwrap_or_default();
+            format!("{group}/{version_name} {kind} is deprecated{instead}")
+        })
     });
     let paths = version["selectableFields"].as_array().into_iter().flatten();
     let selectable = paths
@@ -87,6 +92,7 @@ fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Opt
         names: NameRule::Subdomain,
         generation: Generation::OnChange,
         deprecated,
+        runs_nowhere: false,
         defined_by: Some(Definition {
             name: object.key.name.clone(),
             since: object.revision,
@@ -96,6 +102,15 @@ fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Opt
         version: version_name,
         kind,
     })
+}
+
+/// The version to use instead of a deprecated one: the newest that is served and not deprecated.
+fn successor<'s>(spec: &'s Value, deprecated: &str) -> Option<&'s str> {
+    let versions = spec["versions"].as_array().into_iter().flatten();
+    let good = versions.filter(|v| v["served"] == true && v["deprecated"] != true);
+    let names = good.filter_map(|version| version["name"].as_str());
+    let newest = names.min_by_key(|name| version_rank(name))?;
+    (version_rank(newest) < version_rank(deprecated)).then_some(newest)
 }
 
 fn scale(value: &Value) -> Option<Scale> {
@@ -157,9 +172,14 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<FieldErro
         let value = &spec["preserveUnknownFields"];
         errors.push(FieldError::invalid("spec.preserveUnknownFields", value, detail));
     }
+    let scopes = ["Cluster", "Namespaced"];
+    if !scopes.contains(&text(&spec["scope"]).as_str()) {
+        errors.push(FieldError::not_supported("spec.scope", &spec["scope"], &scopes));
+    }
     errors.extend(check_versions(spec));
     if let Some(old) = old {
         errors.extend(check_unchanged(spec, &old["spec"]));
+        errors.extend(check_stored(spec, &old["status"]));
     }
     errors
 }
@@ -175,6 +195,7 @@ fn check_versions(spec: &Value) -> Vec<FieldError> {
         };
         let schema = &version["schema"]["openAPIV3Schema"];
         if !schema.is_object() {
+            let path = format!("spec.versions[{index}].schema.openAPIV3Schema");
             errors.push(FieldError::required(path, "schemas are required"));
         } else if let Err(found) = Schema::from_crd(schema, &path) {
             errors.extend(found);
@@ -193,6 +214,18 @@ fn check_versions(spec: &Value) -> Vec<FieldError> {
         errors.push(FieldError::invalid("spec.versions", &spec["versions"], detail));
     }
     errors
+}
+
+/// What objects may be stored as must go on being a version.
+fn check_stored(spec: &Value, status: &Value) -> Vec<FieldError> {
+    let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let stored = status["storedVersions"].as_array().into_iter().flatten().enumerate();
+    let gone = stored.filter(|(_, name)| !versions.iter().any(|version| version["name"] == **name));
+    let error = |(at, name): (usize, &Value)| {
+        let path = format!("status.storedVersions[{at}]");
+        FieldError::invalid(path, name, "must appear in spec.versions")
+    };
+    gone.map(error).collect()
 }
 
 fn check_unchanged(spec: &Value, old: &Value) -> Vec<FieldError> {

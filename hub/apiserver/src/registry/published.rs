@@ -150,7 +150,8 @@ fn subresources(resource: &Resource) -> Vec<Subresource> {
         all.push(match name {
             "log" => of(name, own, &["get"]),
             "token" => of(name, ("authentication.k8s.io", "v1", "TokenRequest"), &["create"]),
-            _ => of(name, own, &["update"]),
+            "finalize" => of(name, own, &["update"]),
+            _ => of(name, own, &["get", "patch", "update"]),
         });
     }
     all

@@ -51,6 +51,9 @@ pub(super) fn tie_pods(job: &mut Value) {
 pub(super) fn validate(job: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = &job["spec"];
     let mut errors = Vec::new();
+    if spec["template"]["spec"]["containers"].as_array().is_none_or(Vec::is_empty) {
+        errors.push(FieldError::required("spec.template.spec.containers", ""));
+    }
     let policy = &spec["template"]["spec"]["restartPolicy"];
     let path = "spec.template.spec.restartPolicy";
     if policy == "Always" {

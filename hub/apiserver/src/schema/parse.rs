@@ -82,6 +82,11 @@ impl Compiler<'_> {
             for (name, schema) in properties {
                 let link = self.link(schema, &field::key(&path, name), depth);
                 node.properties.insert(name.clone(), link);
+                // The published schemas give such a field an empty default.
+                let is_struct = schema.get("default").and_then(Value::as_object);
+                if self.builtin.is_some() && is_struct.is_some_and(serde_json::Map::is_empty) {
+                    node.embedded_structs.insert(name.clone());
+                }
             }
         }
         if let Some(items) = schema.get("items") {

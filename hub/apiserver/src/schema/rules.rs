@@ -100,10 +100,10 @@ impl Rules {
             return vec![FieldError::invalid(path, &shown, "the rules could not be evaluated")];
         };
         let Err(errors) = evaluated else { return Vec::new() };
-        errors.as_slice().iter().map(|error| self.field_error(error, value, path)).collect()
+        errors.as_slice().iter().map(|error| self.field_error(error, path)).collect()
     }
 
-    fn field_error(&self, error: &ValidationError, value: &Value, path: &str) -> FieldError {
+    fn field_error(&self, error: &ValidationError, path: &str) -> FieldError {
         // The rule's own `fieldPath`, such as `.spec.x`, is relative to this node.
         let field = match error.field_path.trim_start_matches('.') {
             "" => path.to_owned(),
@@ -125,7 +125,7 @@ impl Rules {
         match error.reason.as_deref() {
             Some("FieldValueRequired") => FieldError::required(field, &detail),
             Some("FieldValueForbidden") => FieldError::forbidden(field, &detail),
-            Some("FieldValueDuplicate") => FieldError::duplicate(field, value),
+            Some("FieldValueDuplicate") => FieldError::duplicate(field, &shown),
             _ => {
                 FieldError { cause: Cause::Invalid, ..FieldError::invalid(field, &shown, &detail) }
             }

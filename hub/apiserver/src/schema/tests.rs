@@ -396,7 +396,7 @@ fn built_in_kinds_are_known() {
     ] {
         assert!(Schema::builtin(group, version, kind).is_some(), "{group}/{version} {kind}");
     }
-    assert!(Schema::builtin("apps", "v1", "Deployment").is_none());
+    assert!(Schema::builtin("apps", "v1", "StatefulSet").is_none());
     assert!(builtin::object_meta().properties.contains_key("finalizers"));
 }
 

@@ -289,6 +289,11 @@ fn fields(node: &Node, new: &Value, old: Option<&Value>, path: &str, errors: &mu
     for name in required.filter(|name| !map.contains_key(*name)) {
         errors.push(FieldError::required(field::child(path, name), ""));
     }
+    if node.embedded {
+        for name in ["apiVersion", "kind"].into_iter().filter(|name| !map.contains_key(*name)) {
+            errors.push(FieldError::required(field::child(path, name), "must not be empty"));
+        }
+    }
 }
 
 fn not_in_enum(checks: &Checks, value: &Value, path: &str) -> Option<FieldError> {

@@ -55,7 +55,7 @@ impl Manager {
         }
     }
 
-    /// `"m1"`, `"kubectl" using v1 at 2026-01-01T00:00:00Z`.
+    /// `"m1"`, `"kubectl" using v1`.
     fn shown(&self, owned: &Owned) -> String {
         let mut text = field::quote(&self.name);
         if !self.subresource.is_empty() {
@@ -63,9 +63,6 @@ impl Manager {
         }
         if self.operation == Operation::Update {
             text.push_str(&format!(" using {}", owned.api_version));
-            if let Some(time) = &owned.time {
-                text.push_str(&format!(" at {time}"));
-            }
         }
         text
     }

@@ -89,7 +89,7 @@ fn a_conflict_names_the_manager_and_the_field() {
     let error = applied(Some(&live), "m2", json!({"list": [{"name": "x", "x": 2}]})).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "Apply failed with 1 conflict: conflict with \"kubectl\" using lab/v1 at 2026-01-01T00:00:00Z: .spec.list[name=\"x\"].x"
+        "Apply failed with 1 conflict: conflict with \"kubectl\" using lab/v1: .spec.list[name=\"x\"].x"
     );
 }
 

@@ -165,9 +165,14 @@ pub(super) fn compare(node: Option<&Node>, old: Option<&Value>, new: Option<&Val
             let old_map = old.and_then(Value::as_object).unwrap_or(&none);
             let new_map = new.and_then(Value::as_object).unwrap_or(&none);
             let names: BTreeSet<&String> = old_map.keys().chain(new_map.keys()).collect();
+            let empty = Value::Object(Map::new());
+            let is_struct =
+                |name: &str| node.is_some_and(|node| node.embedded_structs.contains(name));
             for name in names {
                 let field = node.and_then(|n| n.field(name));
-                let child = compare(field, old_map.get(name), new_map.get(name));
+                let was = old.filter(|_| is_struct(name)).map(|_| &empty);
+                let is = new.filter(|_| is_struct(name)).map(|_| &empty);
+                let child = compare(field, old_map.get(name).or(was), new_map.get(name).or(is));
                 below(&mut out, Element::field(name), child);
             }
         }

@@ -42,7 +42,7 @@ pub(crate) struct Object {
 
 impl Object {
     /// The object as it is after a change of that kind.
-    pub(super) fn new(kind: EventKind, key: Key, revision: u64, draft: Draft) -> Object {
+    pub(crate) fn new(kind: EventKind, key: Key, revision: u64, draft: Draft) -> Object {
         let digits = revision.to_string();
         let (before, after) = draft.bytes.split_at(draft.version_at);
         let line = watch_line(kind.as_str(), &[before, digits.as_bytes(), after]);

@@ -2,7 +2,7 @@
 //! again from the start if another write came first.
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{ATTEMPTS_MAX, Call, Part, Written, commit, draft, form, meta, now, put};
 use crate::{
@@ -73,7 +73,7 @@ async fn attempt(
     check_preconditions(call, current, &value)?;
     let now = now();
     let mut new = merge_part(resource, part, old, value);
-    if part == Part::Main {
+    if part.asks() {
         resource.schema.default(&mut new);
         rules::default(call, &mut new);
     }
@@ -88,6 +88,8 @@ async fn attempt(
     }
     if part == Part::Main {
         rules::generate(call, &mut new, Some(old), &now);
+    }
+    if part.asks() {
         meta::count_generation(resource, old, &mut new);
     }
     if meta::same(old, &new) {
@@ -180,22 +182,29 @@ fn merge_part(resource: &Resource, part: Part, old: &Value, mut value: Value) ->
             }
             value
         }
-        Part::Status => {
+        part => {
             let mut new = old.clone();
-            match value.get("status") {
-                Some(status) => new["status"] = status.clone(),
-                None => {
-                    new.as_object_mut().map(|fields| fields.remove("status"));
-                }
-            }
+            put_at(&mut new, part.path(), &value);
             take_managed_fields(&mut new, &value);
             new
         }
-        Part::Finalize => {
-            let mut new = old.clone();
-            new["spec"]["finalizers"] = value["spec"]["finalizers"].clone();
-            take_managed_fields(&mut new, &value);
-            new
+    }
+}
+
+/// Replaces what is at the path by what `from` has there.
+pub(super) fn put_at(object: &mut Value, path: &[&str], from: &Value) {
+    let [field, rest @ ..] = path else { return };
+    let Some(fields) = object.as_object_mut() else { return };
+    match (from.get(field), rest) {
+        (None, []) => {
+            fields.remove(*field);
+        }
+        (Some(value), []) => {
+            fields.insert((*field).to_owned(), value.clone());
+        }
+        (from, rest) => {
+            let within = fields.entry(*field).or_insert_with(|| Value::Object(Map::new()));
+            put_at(within, rest, from.unwrap_or(&Value::Null));
         }
     }
 }

@@ -25,6 +25,10 @@ pub(super) async fn create(call: &Call<'_>, body: &[u8]) -> Result<Written, Stat
     let warnings = call.check_fields(&mut value, duplicates, options.field_validation)?;
     let mut written = create_value(call, value, &options, true).await?;
     written.warnings.splice(..0, warnings);
+    if call.resource.runs_nowhere {
+        let kind = &call.resource.kind;
+        written.warnings.push(format!("nothing here acts on a {kind}: it is kept as plain data"));
+    }
     Ok(written)
 }
 
@@ -37,6 +41,13 @@ pub(super) async fn create_value(
     track: bool,
 ) -> Result<Written, Status> {
     let namespace = namespace_of(call, &value)?;
+    let version = value["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    // An apply may give one, and it is not heeded.
+    if track && !version.is_empty() {
+        let message = "resourceVersion should not be set on objects to be created";
+        // A real server calls it its own failure.
+        return Err(Status::new(StatusCode::INTERNAL_SERVER_ERROR, "", message));
+    }
     let given = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let prefix = value["metadata"]["generateName"].as_str().unwrap_or_default().to_owned();
     let attempts = if given.is_empty() && !prefix.is_empty() { NAME_ATTEMPTS } else { 1 };
@@ -90,7 +101,8 @@ async fn prepare(
         ssa::track_update(&resource.schema, None, &mut value, &writer);
     }
     rules::generate(call, &mut value, None, &now);
-    let mut errors = name_errors(call, &key.name);
+    let prefix = value["metadata"]["generateName"].as_str().unwrap_or_default();
+    let mut errors = name_errors(call, prefix, &key.name);
     errors.extend(meta::validate(&value));
     errors.extend(resource.schema.validate(&value, None));
     errors.extend(rules::validate(call, &value, None));
@@ -178,12 +190,18 @@ fn namespace_of(call: &Call, value: &Value) -> Result<String, Status> {
     Ok(in_address.to_owned())
 }
 
-fn name_errors(call: &Call, name: &str) -> Vec<FieldError> {
+fn name_errors(call: &Call, prefix: &str, name: &str) -> Vec<FieldError> {
     if name.is_empty() {
         let detail = "name or generateName is required";
         return vec![FieldError::required("metadata.name", detail)];
     }
-    names::check(call.resource.names, "metadata.name", name)
+    let rule = call.resource.names;
+    let mut errors = match prefix {
+        "" => Vec::new(),
+        prefix => names::check_prefix(rule, "metadata.generateName", prefix),
+    };
+    errors.extend(names::check(rule, "metadata.name", name));
+    errors
 }
 
 /// Strict unless the client says otherwise: how the server's own objects are checked.

@@ -14,7 +14,7 @@ use crate::{
     request::{Query, WriteOptions},
     respond,
     status::{About, Status},
-    store::{Action, Change, Object},
+    store::{Action, Change, EventKind, Object},
 };
 
 /// What happens to what an object owns.
@@ -58,8 +58,21 @@ impl DeleteOptions {
             bytes => body::decode(headers, bytes, "DeleteOptions")?.0,
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
+        let kind = given["kind"].as_str().unwrap_or("DeleteOptions");
+        if !(given.is_object() || given.is_null()) || kind != "DeleteOptions" {
+            return Err(Status::bad_request(format!(
+                "the body of a delete is a DeleteOptions, not {}",
+                if given.is_object() { kind } else { "a plain value" }
+            )));
+        }
         let policy = text(&given["propagationPolicy"])
             .or_else(|| query.get("propagationPolicy").map(str::to_owned));
+        if let Some(policy) = policy.as_ref().filter(|_| !given["orphanDependents"].is_null()) {
+            let detail = "orphanDependents and deletionPropagation cannot be both set";
+            let value = policy.as_str().into();
+            let error = FieldError::invalid("propagationPolicy", &value, detail);
+            return Err(Status::invalid_option("DeleteOptions", error));
+        }
         let propagation = match policy.as_deref() {
             None if given["orphanDependents"] == true => Some(Propagation::Orphan),
             None => None,
@@ -129,8 +142,14 @@ pub(crate) async fn delete_object(
         set_finalizers(resource, &mut new, options.propagation);
         mark(resource, &mut new, options);
         let unheld = meta::may_go(resource, &new);
-        if options.dry_run || (!unheld && new == old) {
-            return Ok(if unheld { Deleted::Gone(object) } else { Deleted::Held(object) });
+        if !unheld && (options.dry_run || new == old) {
+            // As it would be stored, at the revision that it has.
+            let (key, revision) = (object.key.clone(), object.revision);
+            let held = Object::new(EventKind::Modified, key, revision, draft(resource, new)?);
+            return Ok(Deleted::Held(Arc::new(held)));
+        }
+        if options.dry_run {
+            return Ok(Deleted::Gone(object));
         }
         let change = match unheld {
             true => Change {

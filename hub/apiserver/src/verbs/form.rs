@@ -46,15 +46,20 @@ pub(crate) fn served(resource: &Resource, object: &Object) -> Value {
     value
 }
 
-/// An object in the form in which it is stored: `apiVersion`, `kind`, `metadata` come first.
+/// An object in the form in which it is stored: `apiVersion`, `kind`, `metadata` come first, in the
+/// order in which a real server writes them.
 pub(super) fn stored(resource: &Resource, mut value: Value) -> Value {
     if resource.rules == Rules::Event && resource.group == "events.k8s.io" {
         rename(&mut value, |(stored, served)| (served, stored));
     }
     let Value::Object(mut fields) = value else { return value };
     let mut ordered = Map::new();
-    ordered.insert("apiVersion".to_owned(), resource.stored_as.clone().into());
-    ordered.insert("kind".to_owned(), resource.kind.clone().into());
+    let version = ("apiVersion".to_owned(), resource.stored_as.clone().into());
+    let kind = ("kind".to_owned(), resource.kind.clone().into());
+    ordered.extend(match resource.is_custom() {
+        true => [version, kind],
+        false => [kind, version],
+    });
     if let Some(metadata) = fields.remove("metadata") {
         ordered.insert("metadata".to_owned(), metadata);
     }
@@ -62,6 +67,48 @@ pub(super) fn stored(resource: &Resource, mut value: Value) -> Value {
         ordered.entry(name).or_insert(field);
     }
     Value::Object(ordered)
+}
+
+/// An applied configuration says what it is: the kind of the address.
+pub(super) fn check_applied_type(value: &Value) -> Result<(), Status> {
+    let text = |field: &str| value[field].as_str().unwrap_or_default();
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    if kind.is_empty() || version.is_empty() {
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        return Err(Status::bad_request(format!(
+            "invalid object type: {group}/{version}, Kind={kind}"
+        )));
+    }
+    match value.is_object() {
+        true => Ok(()),
+        false => Err(Status::bad_request("the body is not an object")),
+    }
+}
+
+/// How much of a body is shown in an error that is about the whole of it.
+const SHOWN_BYTES: usize = 30;
+
+/// A custom object says what it is; the built-in kinds may leave that to the address.
+pub(super) fn check_says_kind(
+    resource: &Resource,
+    value: &Value,
+    body: &[u8],
+) -> Result<(), Status> {
+    let says = |field: &str| value[field].as_str().is_some_and(|text| !text.is_empty());
+    if !resource.is_custom() || !value.is_object() || (says("kind") && says("apiVersion")) {
+        return Ok(());
+    }
+    let missing = if says("kind") { "apiVersion" } else { "Kind" };
+    let whole = String::from_utf8_lossy(body);
+    let shown = match body.len() > SHOWN_BYTES {
+        true => format!("{} ...", String::from_utf8_lossy(&body[..SHOWN_BYTES])),
+        false => whole.clone().into_owned(),
+    };
+    Err(Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): Object '{missing}' is missing \
+         in '{whole}' ({shown})",
+        resource.kind
+    )))
 }
 
 /// Kind and version must be those of the address; what is left out is filled in.

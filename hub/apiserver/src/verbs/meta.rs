@@ -137,11 +137,13 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
     if annotation_bytes > ANNOTATION_BYTES_MAX {
         errors.push(FieldError::too_long("metadata.annotations", ANNOTATION_BYTES_MAX as u64));
     }
-    for (index, owner) in metadata["ownerReferences"].as_array().into_iter().flatten().enumerate() {
+    for owner in metadata["ownerReferences"].as_array().into_iter().flatten() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().unwrap_or_default().is_empty() {
-                let path = format!("metadata.ownerReferences[{index}].{field}");
-                errors.push(FieldError::required(path, "must not be empty"));
+                let path = format!("metadata.ownerReferences.{field}");
+                let called = if field == "apiVersion" { "version" } else { field };
+                let detail = format!("{called} must not be empty");
+                errors.push(FieldError::invalid(path, &"".into(), &detail));
             }
         }
     }

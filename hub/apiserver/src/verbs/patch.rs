@@ -8,7 +8,7 @@ use super::{
     create, form, now,
 };
 use crate::{
-    body, field::FieldError, json, patch, registry::Resource, request::WriteOptions, rules, ssa,
+    body, field::FieldError, json, patch, registry::Resource, request::WriteOptions, ssa,
     status::Status,
 };
 
@@ -30,9 +30,9 @@ pub(super) async fn patch(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Wr
             let propose = |old: &Value| {
                 let mut value = old.clone();
                 apply_patch(&call.resource, &kind, &mut value, &patch)?;
+                check_uid(call, old, &value)?;
                 form::check_type(&call.resource, &mut value)?;
                 change::check_address(call, &value)?;
-                keep_uid(call, old, &value)?;
                 let duplicates = duplicates.clone();
                 let validation = options.field_validation;
                 let warnings = call.check_patched_fields(&mut value, duplicates, validation)?;
@@ -40,18 +40,6 @@ pub(super) async fn patch(call: &Call<'_>, part: Part, body: &[u8]) -> Result<Wr
             };
             change::change(call, part, &options, propose).await
         }
-    }
-}
-
-/// A patch changes the object that there is; an update with another uid would mean another object.
-fn keep_uid(call: &Call, old: &Value, new: &Value) -> Result<(), Status> {
-    let uid = |object: &Value| object["metadata"]["uid"].clone();
-    match rules::unchanged("metadata.uid", &uid(new), &uid(old)) {
-        Some(error) if !uid(new).is_null() => {
-            let name = call.target.name.as_deref().unwrap_or_default();
-            Err(Status::invalid(call.about_kind(name), &[error]))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -88,23 +76,20 @@ pub(super) fn apply_patch(
     let outcome = match kind {
         Kind::Json => patch::json(value, patch),
         Kind::Strategic => patch::strategic(&resource.schema, value, patch),
-        Kind::Merge | Kind::Apply => {
-            patch::merge(value, patch);
-            Ok(())
-        }
+        Kind::Merge | Kind::Apply => patch::merge(value, patch),
     };
-    let refused = |error: patch::PatchError| {
-        let message = error.to_string();
+    outcome.map_err(|error| {
         let (code, reason) = match error {
-            patch::PatchError::Malformed(_) => return Status::bad_request(message),
+            patch::PatchError::Malformed(_) => (http::StatusCode::BAD_REQUEST, "BadRequest"),
             patch::PatchError::Unfit(_) => (http::StatusCode::UNPROCESSABLE_ENTITY, "Invalid"),
+            // So a real server answers, too: without a reason.
+            patch::PatchError::Senseless(_) => (http::StatusCode::INTERNAL_SERVER_ERROR, ""),
             patch::PatchError::TooLarge(_) => {
                 (http::StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge")
             }
         };
-        Status::new(code, reason, message)
-    };
-    outcome.map_err(refused)
+        Status::new(code, reason, error.to_string())
+    })
 }
 
 fn refuse_force(call: &Call) -> Result<(), Status> {
@@ -129,6 +114,8 @@ async fn apply(
     }
     let (mut applied, duplicates) = json::read_yaml(body)
         .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    form::check_applied_type(&applied)?;
+    ssa::check(&call.resource.schema, &applied).map_err(|error| refused(error, &applied))?;
     form::check_type(&call.resource, &mut applied)?;
     complete_address(call, &mut applied);
     change::check_address(call, &applied)?;
@@ -154,6 +141,7 @@ async fn apply(
         }
         let propose = |old: &Value| {
             let mut value = merge(call, part, options, Some(old), &applied)?;
+            check_uid(call, old, &applied)?;
             if let Some(version) = applied["metadata"].get("resourceVersion") {
                 value["metadata"]["resourceVersion"] = version.clone();
             }
@@ -161,6 +149,17 @@ async fn apply(
         };
         return change::change(call, part, options, propose).await;
     }
+}
+
+/// A patch cannot be meant for another object: of it, the uid is a field that may not change.
+fn check_uid(call: &Call, old: &Value, new: &Value) -> Result<(), Status> {
+    let (old, new) = (&old["metadata"], &new["metadata"]["uid"]);
+    if new.is_null() || *new == "" || *new == old["uid"] {
+        return Ok(());
+    }
+    let error = FieldError::invalid("metadata.uid", new, "field is immutable");
+    let name = old["name"].as_str().unwrap_or_default();
+    Err(Status::invalid(call.about_kind(name), &[error.clone(), error]))
 }
 
 fn merge(
@@ -176,13 +175,24 @@ fn merge(
         subresource: part.subresource(),
         now: &now(),
     };
-    ssa::apply(&call.resource.schema, live, applied, &writer, options.force).map_err(refused)
+    let applying = ssa::apply(&call.resource.schema, live, applied, &writer, options.force);
+    applying.map_err(|error| refused(error, applied))
 }
 
-fn refused(error: ssa::ApplyError) -> Status {
+fn refused(error: ssa::ApplyError, applied: &Value) -> Status {
     let message = error.to_string();
     match error {
-        ssa::ApplyError::Invalid(_) => Status::bad_request(message),
+        ssa::ApplyError::Invalid(_) => {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let metadata = &applied["metadata"];
+            let (version, kind) = (text(&applied["apiVersion"]), text(&applied["kind"]));
+            let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+            let message = format!(
+                "failed to create typed patch object ({namespace}/{name}; {version}, \
+                 Kind={kind}): {message}"
+            );
+            Status::new(http::StatusCode::INTERNAL_SERVER_ERROR, "", message)
+        }
         ssa::ApplyError::Conflicts(conflicts) => {
             let cause = |conflict: &ssa::Conflict| {
                 serde_json::json!({
@@ -198,14 +208,11 @@ fn refused(error: ssa::ApplyError) -> Status {
     }
 }
 
-/// Name and namespace may be left to the address.
+/// The name may be left to the address.
 fn complete_address(call: &Call, applied: &mut Value) {
     let Some(metadata) = applied["metadata"].as_object_mut() else { return };
     if let Some(name) = &call.target.name {
         metadata.entry("name").or_insert_with(|| name.clone().into());
-    }
-    if let Some(namespace) = &call.target.namespace {
-        metadata.entry("namespace").or_insert_with(|| namespace.clone().into());
     }
 }
 
@@ -213,21 +220,20 @@ fn complete_address(call: &Call, applied: &mut Value) {
 /// object itself (Kubernetes' "reset fields").
 fn keep_part(resource: &Resource, part: Part, applied: &mut Value) {
     let Some(fields) = applied.as_object_mut() else { return };
-    match part {
-        Part::Main if resource.has_status => {
+    if part == Part::Main {
+        if resource.has_status {
             fields.remove("status");
         }
-        Part::Main => {}
-        Part::Status | Part::Finalize => {
-            let kept = if part == Part::Status { "status" } else { "spec" };
-            let mut metadata = Map::new();
-            for field in ["name", "namespace", "uid", "resourceVersion"] {
-                if let Some(value) = fields.get("metadata").and_then(|all| all.get(field)) {
-                    metadata.insert(field.to_owned(), value.clone());
-                }
-            }
-            fields.retain(|name, _| ["apiVersion", "kind", kept].contains(&name.as_str()));
-            fields.insert("metadata".to_owned(), metadata.into());
-        }
+        return;
     }
+    let mut kept = Value::Object(Map::new());
+    for field in ["apiVersion", "kind"] {
+        kept[field] = fields.get(field).cloned().unwrap_or_default();
+    }
+    kept["metadata"] = Value::Object(Map::new());
+    for field in ["name", "namespace", "uid", "resourceVersion"] {
+        change::put_at(&mut kept, &["metadata", field], applied);
+    }
+    change::put_at(&mut kept, part.path(), applied);
+    *applied = kept;
 }

@@ -14,7 +14,7 @@ use crate::{
     body::Body,
     registry::{Resource, Rules},
     request::{ListOptions, VersionMatch},
-    respond,
+    respond::{self, Form},
     status::Status,
     store::{Object, State},
 };
@@ -56,13 +56,17 @@ pub(super) fn select(call: &Call<'_>, options: &ListOptions) -> Result<Selected,
     if page.as_ref().is_some_and(|page| page.revision > state.revision) {
         return Err(page::invalid("it is of a revision that is yet to come"));
     }
-    let after = page.map(|page| page.after);
+    let after = page
+        .map(|Page { after: (within, name), .. }| (namespace.map_or(within, str::to_owned), name));
     let objects = objects_at(&state, call, namespace, after.as_ref(), revision)?;
     drop(state);
     let limit = options.limit.unwrap_or(usize::MAX);
     let plain = filter.is_everything();
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".to_owned(), revision.to_string().into());
+    if call.resource.is_custom() && call.form == Form::Json {
+        metadata.insert("continue".to_owned(), "".into());
+    }
     if plain && objects.len() <= limit {
         return Ok((objects, metadata));
     }
@@ -78,8 +82,9 @@ pub(super) fn select(call: &Call<'_>, options: &ListOptions) -> Result<Selected,
     }
     let remaining = rest.len();
     if let Some(last) = selected.last().filter(|_| remaining > 0) {
-        let after = (last.key.namespace.clone(), last.key.name.clone());
-        let next = Page { revision, after };
+        // Below the list's own path, as in a real server.
+        let within = if namespace.is_some() { "" } else { &last.key.namespace };
+        let next = Page { revision, after: (within.to_owned(), last.key.name.clone()) };
         metadata.insert("continue".to_owned(), next.print().into());
         if plain {
             metadata.insert("remainingItemCount".to_owned(), remaining.into());

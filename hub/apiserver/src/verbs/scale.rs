@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     body::Body,
+    field::FieldError,
     registry::Scale,
     request::{Verb, WriteOptions},
     respond,
@@ -42,15 +43,20 @@ async fn change(call: &Call<'_>, verb: Verb, scale: &Scale, body: &[u8]) -> Resu
     };
     let propose = |old: &Value| {
         let wanted = patched(old)?;
-        let Some(replicas) = wanted["spec"]["replicas"].as_i64().filter(|&count| count >= 0) else {
-            return Err(Status::bad_request("spec.replicas must be a number of 0 or more"));
-        };
+        // Left out, it is none.
+        let replicas = wanted["spec"]["replicas"].as_i64().unwrap_or(0);
+        if replicas < 0 {
+            let detail = "should be a non-negative integer";
+            let error = FieldError::invalid(&*scale.spec_replicas, &replicas.into(), detail);
+            let name = call.target.name.as_deref().unwrap_or_default();
+            return Err(Status::invalid(call.about_kind(name), &[error]));
+        }
         let mut value = old.clone();
         set(&mut value, &scale.spec_replicas, replicas.into());
         value["metadata"]["resourceVersion"] = wanted["metadata"]["resourceVersion"].clone();
         Ok(Proposal { value, warnings: Vec::new(), tracked: false })
     };
-    let written = change::change(call, Part::Main, &options, propose).await?;
+    let written = change::change(call, Part::Scale, &options, propose).await?;
     Ok(show(scale, &serde_json::from_slice(&written.bytes).unwrap_or_default()))
 }
 

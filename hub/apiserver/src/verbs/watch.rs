@@ -71,6 +71,8 @@ struct Watcher {
     /// either at each event costs more than the event.
     alarm: Pin<Box<Sleep>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The revision of the last bookmark.
+    marked: u64,
     over: bool,
 }
 
@@ -106,6 +108,7 @@ impl Watcher {
             deadline,
             alarm: Box::pin(sleep_until(deadline.min(Instant::now() + BOOKMARK_EVERY))),
             stopped: Box::pin(call.server.shutdown.clone().cancelled_owned()),
+            marked: 0,
             over: false,
         }
     }
@@ -129,7 +132,8 @@ impl Watcher {
                     let now = Instant::now();
                     self.over = now >= self.deadline;
                     self.alarm.as_mut().reset(self.deadline.min(now + BOOKMARK_EVERY));
-                    if self.options.bookmarks {
+                    // At its end only what a watcher does not know yet.
+                    if self.options.bookmarks && !(self.over && self.marked == self.cursor) {
                         return Some(self.bookmark(false));
                     }
                 }
@@ -235,6 +239,7 @@ impl Watcher {
     }
 
     fn bookmark(&mut self, ends_initial: bool) -> Bytes {
+        self.marked = self.cursor;
         let mut metadata = json!({"resourceVersion": self.cursor.to_string()});
         if ends_initial {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
