@@ -1,6 +1,9 @@
 //! Sets of fields, as a tree: the form of `FieldsV1` in `managedFields`.
 
-use std::collections::BTreeMap;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, btree_map::Entry},
+};
 
 use serde_json::{Map, Value, json};
 
@@ -91,8 +94,7 @@ impl Set {
     /// Adds `child` below `element`, unless it is empty.
     pub(super) fn put(&mut self, element: Element, child: Self) {
         if !child.is_empty() {
-            let place = self.children.entry(element).or_default();
-            *place = place.union(&child);
+            self.add(element, Cow::Owned(child));
         }
     }
 
@@ -104,10 +106,18 @@ impl Set {
         let mut out = self.clone();
         out.member |= other.member;
         for (element, child) in &other.children {
-            let place = out.children.entry(element.clone()).or_default();
-            *place = place.union(child);
+            out.add(element.clone(), Cow::Borrowed(child));
         }
         out
+    }
+
+    fn add(&mut self, element: Element, child: Cow<'_, Self>) {
+        match self.children.entry(element) {
+            Entry::Vacant(place) => {
+                place.insert(child.into_owned());
+            }
+            Entry::Occupied(mut place) => *place.get_mut() = place.get().union(&child),
+        }
     }
 
     /// The members of `self` that are not members of `other`.
