@@ -42,7 +42,7 @@ bench:
 
 # The embedded API beside a real kube-apiserver, where MUSTER_KUBE_APISERVER and MUSTER_ETCD name one;
 # with MUSTER_HUB=path/to/muster a hub's start and memory, too. A first build takes some minutes,
-# the run about three. Phases of it: make bench-api PARTS="start create list".
+# the run about three. Phases of it: make bench-api PARTS="start patch list".
 bench-api: PROFILE = release
 bench-api:
 	$(CARGO) build --profile $(PROFILE) --locked --workspace --bench api
