@@ -1,36 +1,26 @@
-//! Who may do what, from outside: certificates, tokens, impersonation, roles, and the audit log,
-//! with the real `kubectl` and with bare connections.
+//! Who is who, from outside: certificates, tokens, impersonation, and the audit log, with the
+//! real `kubectl` and with bare connections.
 
 #[path = "shared/home.rs"]
 mod home;
 #[path = "shared/kubectl.rs"]
 mod kubectl;
+#[path = "shared/people.rs"]
+mod people;
 #[path = "shared/raw.rs"]
 mod raw;
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use http_body_util::BodyExt as _;
-use muster_apiserver::{
-    ApiServer, AuditConfig, CERTIFICATES_PATH, CertificateRequest, Config, IssuedCertificate,
-    Kubeconfig,
-};
+use muster_apiserver::{ApiServer, AuditConfig, CERTIFICATES_PATH, Config};
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use home::Home;
 use kubectl::Kubectl;
+use people::{READER, certified, served, served_by, write_kubeconfig};
 use raw::{Door, get};
-
-async fn served() -> (Kubectl, Door) {
-    served_by(Home::new().await).await
-}
-
-async fn served_by(home: Home) -> (Kubectl, Door) {
-    let kubectl = Kubectl::of(home).await;
-    let config = std::fs::read_to_string(kubectl.home.dir.path().join("admin.kubeconfig")).unwrap();
-    (kubectl, Door::of(&config))
-}
 
 async fn audited() -> (Kubectl, Door) {
     let dir = tempfile::tempdir().unwrap();
@@ -40,46 +30,6 @@ async fn audited() -> (Kubectl, Door) {
     let api = ApiServer::open(config).await.unwrap();
     served_by(Home { api, dir }).await
 }
-
-/// A user's own door, by a certificate that `by` asks for; `Err`: the refusal.
-async fn certified(by: &Door, user: &str, groups: &[&str], life: i64) -> Result<Door, String> {
-    let key = KeyPair::generate().unwrap();
-    let signing_request = CertificateParams::default().serialize_request(&key).unwrap();
-    let request = CertificateRequest {
-        user: user.to_owned(),
-        groups: groups.iter().map(|&group| group.to_owned()).collect(),
-        signing_request: signing_request.pem().unwrap(),
-        expiration_seconds: Some(life),
-    };
-    let (code, body) = by.post(CERTIFICATES_PATH, serde_json::to_vec(&request).unwrap()).await;
-    if code != 201 {
-        let status: Value = serde_json::from_str(&body).unwrap();
-        return Err(format!("{code} {}", status["message"].as_str().unwrap()));
-    }
-    let issued: IssuedCertificate = serde_json::from_str(&body).unwrap();
-    Ok(Door { identity: Some((issued.certificate, key.serialize_pem())), ..by.clone() })
-}
-
-fn write_kubeconfig(door: &Door, path: &Path) {
-    let (certificate, key) = door.identity.as_ref().unwrap();
-    let server = format!("https://{}", door.address);
-    let config =
-        Kubeconfig { server: &server, authority: &door.authority, user: "u", certificate, key };
-    std::fs::write(path, config.render()).unwrap();
-}
-
-const READER: &str = r#"
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: reader}
-rules: [{apiGroups: [""], resources: [configmaps], verbs: [get, list]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: {name: readers}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: second}]
-"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_makes_a_user_in_groups() {
@@ -397,155 +347,6 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: deputy}]
         let (code, body) = ask(headers).await;
         assert_eq!(code, expected, "{headers:?}: {body}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn aggregated_roles_show_what_they_give() {
-    let (kubectl, _) = served().await;
-    let widgets = r#"
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: widgets, labels: {rbac.authorization.k8s.io/aggregate-to-edit: "true"}}
-rules: [{apiGroups: [lab.example.com], resources: [widgets], verbs: ["*"]}]
-"#;
-    kubectl.ok_with("apply -f -", widgets).await;
-    let kubectl = &kubectl;
-    for role in ["edit", "admin"] {
-        home::until("the role shows the rule", || async move {
-            kubectl.ok(&format!("get clusterrole {role} -o json")).await.contains("lab.example.com")
-        })
-        .await;
-    }
-    let view = kubectl.ok("get clusterrole view -o json").await;
-    assert!(!view.contains("lab.example.com"));
-    kubectl.ok("delete clusterrole widgets").await;
-    home::until("the rule is gone", || async move {
-        !kubectl.ok("get clusterrole admin -o json").await.contains("lab.example.com")
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rights_are_not_smuggled() {
-    let (kubectl, admin) = served().await;
-    let roles = "roles.rbac.authorization.k8s.io,clusterroles.rbac.authorization.k8s.io,\
-                 rolebindings.rbac.authorization.k8s.io,\
-                 clusterrolebindings.rbac.authorization.k8s.io";
-    let verbs = "get,list,create,update,patch,delete";
-    kubectl.ok(&format!("create clusterrole rbac --verb={verbs} --resource={roles}")).await;
-    kubectl.ok("create clusterrolebinding rbac --clusterrole=rbac --user=eve").await;
-    kubectl.ok("create clusterrole secrets --verb=get --resource=secrets").await;
-    let eve = certified(&admin, "eve", &[], 600).await.unwrap();
-    let path = kubectl.home.dir.path().join("eve.kubeconfig");
-    write_kubeconfig(&eve, &path);
-    let eve = format!("--kubeconfig={}", path.display());
-    let label = "rbac.authorization.k8s.io/aggregate-to-view=true";
-    let attempts = [
-        ("create clusterrole more --verb=get --resource=secrets".to_owned(), "not currently held"),
-        ("create clusterrole more --verb=* --resource=*".to_owned(), "not currently held"),
-        (
-            "create clusterrole more --verb=get --non-resource-url=/x".to_owned(),
-            "not currently held",
-        ),
-        (
-            "create rolebinding more --clusterrole=secrets --user=eve".to_owned(),
-            "not currently held",
-        ),
-        (
-            "create clusterrolebinding more --clusterrole=cluster-admin --user=eve".to_owned(),
-            "not currently held",
-        ),
-        ("create rolebinding more --role=missing --user=eve".to_owned(), "not found"),
-        (format!("label clusterrole secrets {label}"), "not currently held"),
-        ("create clusterrole more --aggregation-rule=a=b".to_owned(), "cluster-admin privileges"),
-    ];
-    for (attempt, expected) in &attempts {
-        let refused = kubectl.refused(&format!("{eve} {attempt}"), "").await;
-        assert!(refused.contains(expected), "{attempt}: {refused}");
-    }
-    let patch = r#"{"rules":[{"apiGroups":[""],"resources":["secrets"],"verbs":["get"]}]}"#;
-    kubectl.ok(&format!("{eve} create role own --verb=get --resource=roles")).await;
-    let refused =
-        kubectl.refused(&format!("{eve} patch role own --type=merge -p '{patch}'"), "").await;
-    let expected = "roles.rbac.authorization.k8s.io \"own\" is forbidden: user \"eve\" \
-                    (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions \
-                    not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], \
-                    Verbs:[\"get\"]}";
-    assert!(refused.contains(expected), "{refused}");
-    let applied = r#"
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {name: own}
-rules: [{apiGroups: [""], resources: [secrets], verbs: [list]}]
-"#;
-    let apply = format!("{eve} apply --server-side --force-conflicts -f -");
-    assert!(kubectl.refused(&apply, applied).await.contains("not currently held"));
-    // A short role that stands for a million million rights is not looked through.
-    let many: Vec<String> = (0..10_000).map(|count| format!("x{count}")).collect();
-    let bomb = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "b"},
-        "rules": [{"apiGroups": many, "resources": many, "verbs": many}],
-    });
-    assert!(
-        kubectl
-            .refused(&format!("{eve} create -f -"), &bomb.to_string())
-            .await
-            .contains("not currently held")
-    );
-    // With the verbs that say so, she may.
-    kubectl
-        .ok("create clusterrole binder --verb=bind --resource=clusterroles --resource-name=secrets")
-        .await;
-    kubectl.ok("create clusterrolebinding binder --clusterrole=binder --user=eve").await;
-    kubectl.ok(&format!("{eve} create rolebinding more --clusterrole=secrets --user=eve")).await;
-    let other = "create rolebinding all --clusterrole=cluster-admin --user=eve";
-    assert!(kubectl.refused(&format!("{eve} {other}"), "").await.contains("not currently held"));
-    kubectl.ok("create clusterrole escalator --verb=escalate --resource=roles").await;
-    kubectl.ok("create rolebinding escalator --clusterrole=escalator --user=eve").await;
-    kubectl.ok(&format!("{eve} create role free --verb=delete --resource=pods")).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn who_may_see_one_object_may_watch_it() {
-    let (kubectl, admin) = served().await;
-    kubectl.ok("create configmap a --from-literal=k=v").await;
-    kubectl
-        .ok("create role one --verb=get,list,watch --resource=configmaps --resource-name=a")
-        .await;
-    kubectl.ok("create rolebinding ones --role=one --user=ann").await;
-    let ann = certified(&admin, "ann", &[], 600).await.unwrap();
-    let list = "/api/v1/namespaces/default/configmaps";
-    assert_eq!(ann.get(list).await.0, 403);
-    let (code, found) = ann.get(&format!("{list}?fieldSelector=metadata.name%3Da")).await;
-    assert_eq!(code, 200, "{found}");
-    let (code, _) = ann.get(&format!("{list}?fieldSelector=metadata.name%3Db")).await;
-    assert_eq!(code, 403);
-    let (code, _) = ann.get(&format!("{list}?fieldSelector=metadata.name!%3Db")).await;
-    assert_eq!(code, 403);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn reviews_say_why() {
-    let (kubectl, admin) = served().await;
-    kubectl.ok_with("apply -f -", READER).await;
-    let ask = async |spec: Value| {
-        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-        let (code, body) = admin.post(path, json!({"spec": spec}).to_string()).await;
-        (code, serde_json::from_str::<Value>(&body).unwrap())
-    };
-    let what = |verb| json!({"verb": verb, "resource": "configmaps", "namespace": "default"});
-    let (_, answer) = ask(json!({"groups": ["second"], "resourceAttributes": what("get")})).await;
-    let reason = "RBAC: allowed by RoleBinding \"readers/default\" of Role \"reader\" to Group \
-                  \"second\"";
-    assert_eq!(answer["status"], json!({"allowed": true, "reason": reason}));
-    let (_, answer) = ask(json!({"user": "x", "resourceAttributes": what("get")})).await;
-    assert_eq!(answer["status"], json!({"allowed": false}));
-    assert_eq!(ask(json!({"resourceAttributes": what("get")})).await.0, 422);
-    assert_eq!(ask(json!({"user": "x"})).await.0, 422);
-    let list = kubectl.ok("auth can-i --list --as=ann --as-group=second").await;
-    let row = list.lines().find(|line| line.starts_with("configmaps")).unwrap();
-    assert!(row.contains("[get list]"), "{row}");
-    assert_eq!(kubectl.call("auth can-i delete pods --as=ann", "").await.out, "no\n");
 }
 
 fn events(path: &Path) -> Vec<Value> {
