@@ -22,6 +22,10 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of an answer: whole, or a stream (watches, logs).
 pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 
+/// Marks an answer that goes on until one of the two ends it: a watch, a log.
+#[derive(Clone)]
+pub(crate) struct GoesOn;
+
 pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
@@ -32,7 +36,7 @@ pub(crate) fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body
 
 /// A long body is sent in chunks of about so many bytes: enough that the cost of each is not felt,
 /// and few enough that no answer is ever whole in memory.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A body of pieces that are made while it is sent.
 pub(crate) fn pieces(mut pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {

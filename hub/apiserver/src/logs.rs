@@ -92,6 +92,7 @@ pub(crate) async fn answer(call: &Call<'_>) -> Result<Response<Body>, Status> {
     let stop = call.server.shutdown.clone();
     let mut response = Response::new(body::stream(lines.take_until(stop.cancelled_owned())));
     *response.status_mut() = StatusCode::OK;
+    response.extensions_mut().insert(body::GoesOn);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
 }

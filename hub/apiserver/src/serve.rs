@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     authn,
+    compress::compressed,
     server::Inner,
     service::{ApiService, CONNECTIONS_MAX, Caller},
 };
@@ -183,7 +184,7 @@ impl Connection {
         let peer = Peer::new(Some(remote), certified);
         let patience = server.patience;
         let closing = server.shutdown.clone();
-        let service = ApiService::new(server, Caller::Connection(peer.clone()));
+        let service = compressed(ApiService::new(server, Caller::Connection(peer.clone())));
         let builder = builder(&patience, http2);
         let connection =
             builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));

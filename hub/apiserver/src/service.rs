@@ -27,8 +27,8 @@ use tokio::{
 use crate::{
     audit::{Notes, Seen},
     authn, backup,
-    body::{self, Body, BoxError, REQUEST_BYTES_MAX},
-    certify, compress, rbac,
+    body::{self, Body, BoxError, CHUNK_BYTES, GoesOn, REQUEST_BYTES_MAX},
+    certify, rbac,
     request::{Query, Target, Verb},
     respond::{self, Form},
     routes,
@@ -156,8 +156,6 @@ where
         Caller::Connection(peer) => (peer.remote, false),
     };
     let seen = Seen::begin(server, &parts, remote, own);
-    // Within the process there is no network to save.
-    let packed = !own && compress::is_accepted(&parts.headers);
     let mut course = Course { seen, user: String::new(), until: None };
     let outcome = match caller {
         Caller::Known(_) => handle(server, caller, parts, body, &mut course).await,
@@ -170,10 +168,6 @@ where
                 Err(status) => Err(status),
             }
         }
-    };
-    let outcome = match outcome {
-        Ok(response) if packed => Ok(compress::compress(response).await),
-        outcome => outcome,
     };
     finish(server, caller, course, outcome)
 }
@@ -217,7 +211,7 @@ fn finish(
         }
     }
     seen.answered(response.status(), refusal.as_ref());
-    let streams = response.body().size_hint().exact().is_none();
+    let streams = goes_on(&response);
     let peer = match caller {
         Caller::Connection(peer) if is_long(&response) => peer.clone(),
         Caller::Known(_) if streams && seen.is_told() => Peer::new(None, None),
@@ -228,6 +222,10 @@ fn finish(
     }
     let until = until.filter(|_| streams).map(sleep_until);
     response.map(|body| Sending::new(body, &peer, share, until, Some(seen)).boxed_unsync())
+}
+
+fn goes_on(response: &Response<Body>) -> bool {
+    response.extensions().get::<GoesOn>().is_some()
 }
 
 /// It is not handed over in one piece.
@@ -420,7 +418,9 @@ impl Limits {
             return Ok(None);
         }
         let share = match response.body().size_hint().exact() {
-            None => self.streams.take(user, 1),
+            None if goes_on(response) => self.streams.take(user, 1),
+            // Made while it is sent: one piece is on its way, and one is being made.
+            None => self.answer_kib.take(user, 2 * CHUNK_BYTES / KIB),
             // A longer one than the share allows is answered, too, if nothing else is.
             Some(length) => {
                 let kib = (length as usize).div_ceil(KIB).min(ANSWER_KIB_MAX / 2);

@@ -76,7 +76,9 @@ fn what_is_written_is_what_is_read() {
 
 /// Creates an object with anything in it, and changes it in two ways.
 async fn write_free(raw: &Raw, metadata: &Value, one: &Value, other: &Value) -> Value {
-    let object = json!({"metadata": metadata, "spec": {"any": {"v": one}}});
+    let (version, kind) = ("lab.example.com/v1", "Widget");
+    let spec = json!({"any": {"v": one}});
+    let object = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec});
     let (code, made) =
         raw.send("POST", &format!("{WIDGETS}?fieldValidation=Strict"), JSON, &object).await;
     assert_eq!(code, 201, "{made}");
@@ -90,8 +92,9 @@ async fn write_free(raw: &Raw, metadata: &Value, one: &Value, other: &Value) -> 
     assert_eq!(code, 200, "{patched}");
     assert_eq!(patched["spec"]["list"][0], *other, "patched");
     assert_eq!(patched["spec"]["any"]["v"], *one, "left alone");
-    let applied =
-        json!({"spec": {"applied": {"v": [one, other]}}, "metadata": {"name": metadata["name"]}});
+    let spec = json!({"applied": {"v": [one, other]}});
+    let named = json!({"name": metadata["name"]});
+    let applied = json!({"apiVersion": version, "kind": kind, "metadata": named, "spec": spec});
     let (code, applied) =
         raw.send("PATCH", &format!("{path}?fieldManager=m"), APPLY, &applied).await;
     assert_eq!(code, 200, "{applied}");

@@ -151,7 +151,10 @@ fn what_a_client_applied_itself_moves_to_server_side_apply() {
 
 /// As kubectl does it: created by an update, then its entry made one of an apply, then applied.
 async fn migrate(raw: &Raw, name: &str, before: &Part, after: &Part) {
-    let object = json!({"metadata": {"name": name}, "spec": tree(before)});
+    let object = json!({
+        "apiVersion": "lab.example.com/v1", "kind": "Widget",
+        "metadata": {"name": name}, "spec": tree(before),
+    });
     let path = format!("{WIDGETS}?fieldManager=kubectl-client-side-apply");
     let (code, made) = raw.send("POST", &path, JSON, &object).await;
     assert_eq!(code, 201, "{made}");

@@ -5,18 +5,21 @@
 mod home;
 #[path = "shared/kubectl.rs"]
 mod kubectl;
+#[path = "shared/raw.rs"]
+mod raw;
 
 use std::io::Read as _;
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
-use kube::api::{Api, ObjectMeta, PostParams};
+use kube::api::{Api, PostParams};
 use muster_apiserver::{ApiService, UserInfo};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
 use home::{Home, config_map, until, widgets};
 use kubectl::Kubectl;
+use raw::Door;
 
 struct Answer {
     code: StatusCode,
@@ -166,30 +169,36 @@ async fn long_answers_shrink_for_clients_on_connections() {
     let home = Home::new().await;
     let maps: Api<k8s_openapi::api::core::v1::ConfigMap> = Api::default_namespaced(home.client());
     maps.create(&PostParams::default(), &config_map("long", &"x".repeat(300_000))).await.unwrap();
-    let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =
-        Api::default_namespaced(home.client());
-    let name = Some("reader".to_owned());
-    let account = k8s_openapi::api::core::v1::ServiceAccount {
-        metadata: ObjectMeta { name, ..ObjectMeta::default() },
-        ..Default::default()
+    let (_, kubeconfig) = home.serve().await;
+    let door = Door::of(&std::fs::read_to_string(kubeconfig).unwrap());
+    let fetch = async |path: &str, packed: bool| {
+        let mut request = raw::get(path);
+        if packed {
+            request.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip"));
+        }
+        let answer = door.http1().await.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let encoding = answer.headers().get("content-encoding").cloned();
+        (encoding, answer.into_body().collect().await.unwrap().to_bytes())
     };
-    accounts.create(&PostParams::default(), &account).await.unwrap();
-    let token = home.api.issue_service_account_token("default", "reader", None, 600).unwrap();
-    let bearer = format!("Bearer {token}");
-    let path = "/openapi/v2";
-    let plain = get(home.api.door(), path, &[("authorization", &bearer)]).await;
-    assert_eq!(plain.code, StatusCode::OK, "{}", plain.text());
-    let headers = [("authorization", &*bearer), ("accept-encoding", "gzip")];
-    let packed = get(home.api.door(), path, &headers).await;
-    assert_eq!(packed.header("content-encoding"), "gzip");
-    assert!(packed.body.len() * 2 < plain.body.len());
-    let mut unpacked = Vec::new();
-    flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut unpacked).unwrap();
-    assert!(unpacked == plain.body, "the same document");
-    let short = get(home.api.door(), "/api", &headers).await;
-    assert!(!short.headers.contains_key("content-encoding"));
+    let lists = "/api/v1/namespaces/default/configmaps";
+    for path in ["/openapi/v2", lists] {
+        let (encoding, plain) = fetch(path, false).await;
+        assert_eq!(encoding, None);
+        let (encoding, packed) = fetch(path, true).await;
+        assert_eq!(encoding.unwrap(), "gzip");
+        assert!(packed.len() * 2 < plain.len());
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();
+        assert!(unpacked == plain, "the same document");
+    }
+    let watch = format!("{lists}?watch=true&resourceVersion=0&timeoutSeconds=1");
+    for path in ["/api", &*watch] {
+        assert_eq!(fetch(path, true).await.0, None, "{path} is short, or goes on");
+    }
     // Within the process there is nothing to save.
-    let inside = ask(&home, "/api/v1/namespaces/default/configmaps/long", &headers[1..]).await;
+    let headers = [("accept-encoding", "gzip")];
+    let inside = ask(&home, lists, &headers).await;
     assert!(!inside.headers.contains_key("content-encoding"));
 }
 

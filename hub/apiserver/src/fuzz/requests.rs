@@ -69,14 +69,14 @@ impl Lab {
             },
         });
         lab.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition);
-        let named = json!({"metadata": {"name": "a", "labels": {"a": "b"}}});
-        for path in [
-            "/api/v1/namespaces",
-            "/api/v1/namespaces/default/configmaps",
-            "/api/v1/namespaces/default/secrets",
-            "/apis/lab.example.com/v1/namespaces/default/widgets",
+        for (path, version, kind) in [
+            ("/api/v1/namespaces", "v1", "Namespace"),
+            ("/api/v1/namespaces/default/configmaps", "v1", "ConfigMap"),
+            ("/api/v1/namespaces/default/secrets", "v1", "Secret"),
+            ("/apis/lab.example.com/v1/namespaces/default/widgets", "lab.example.com/v1", "Widget"),
         ] {
-            lab.make(path, &named);
+            let metadata = json!({"name": "a", "labels": {"a": "b"}});
+            lab.make(path, &json!({"apiVersion": version, "kind": kind, "metadata": metadata}));
         }
         lab
     }

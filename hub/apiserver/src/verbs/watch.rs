@@ -50,6 +50,7 @@ pub(super) fn watch(call: &Call<'_>) -> Result<Response<Body>, Status> {
         Some((chunk, watcher))
     });
     let mut response = Response::new(body::stream(stream));
+    response.extensions_mut().insert(body::GoesOn);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }

@@ -177,8 +177,10 @@ pub(crate) async fn selectors_and_tokens_that_are_too_long(victim: &Victim) {
     for selector in selectors {
         let (code, body) = victim.eve.get(&format!("{MAPS}?{selector}")).await;
         let shown = &selector[..selector.len().min(40)];
-        // Answered, refused, or (a revision that has not been yet) told to wait.
-        assert!(code < 500 || code == 504, "{shown}: {code} {body}");
+        // Answered, refused (a revision that is no number as a real server does, with a 500), or,
+        // where it has not been yet, told to wait.
+        let no_number = code == 500 && body.contains("strconv.ParseUint");
+        assert!(code < 500 || code == 504 || no_number, "{shown}: {code} {body}");
     }
     victim.others_are_served().await;
 }
