@@ -16,6 +16,7 @@ use crate::{
     audit::Seen,
     body::{Body, BoxError},
     serve::{Handed, Peer},
+    server::Inner,
     shares::Share,
 };
 
@@ -29,22 +30,51 @@ pub(crate) struct Sending {
     rest: Bytes,
     handed: Handed,
     until: Option<Pin<Box<Sleep>>>,
-    _share: Option<Share>,
+    /// For a stream, whose pieces are counted as they come: by whom and against what.
+    counted: Option<(Arc<Inner>, String)>,
+    /// What the answer, or the last piece of a stream, is counted as.
+    share: Option<Share>,
+    _place: Option<Share>,
     /// Told to the audit log when this is dropped.
-    _seen: Option<Seen>,
+    _seen: Seen,
 }
 
 impl Sending {
-    /// `until`: then it ends, whatever is left.
-    pub(crate) fn new(
+    /// A body whose length is known, and counted by `share`.
+    pub(crate) fn whole(body: Body, peer: &Arc<Peer>, share: Option<Share>, seen: Seen) -> Sending {
+        Sending {
+            body,
+            rest: Bytes::new(),
+            handed: peer.begin_sending(),
+            until: None,
+            counted: None,
+            share,
+            _place: None,
+            _seen: seen,
+        }
+    }
+
+    /// A watch or log with its `place` among the streams; it ends at `until` at the latest.
+    pub(crate) fn stream(
         body: Body,
         peer: &Arc<Peer>,
-        share: Option<Share>,
+        (place, counted): (Option<Share>, Option<(Arc<Inner>, String)>),
         until: Option<Pin<Box<Sleep>>>,
-        seen: Option<Seen>,
+        seen: Seen,
     ) -> Sending {
-        let handed = peer.begin_sending();
-        Sending { body, rest: Bytes::new(), handed, until, _share: share, _seen: seen }
+        let whole = Sending::whole(body, peer, None, seen);
+        Sending { until, counted, _place: place, ..whole }
+    }
+
+    /// Counts a long piece of a stream. `false`: there is no room for it.
+    fn count(&mut self, length: usize) -> bool {
+        let Some((server, user)) = &self.counted else { return true };
+        self.share = None;
+        if length <= PIECE_BYTES {
+            return true;
+        }
+        self.share = server.limits.room_for_answer(user, length);
+        self.share.is_some()
     }
 
     fn hand_over(&mut self) -> Option<Frame<Bytes>> {
@@ -78,6 +108,10 @@ impl http_body::Body for Sending {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => {
+                    if !self.count(data.len()) {
+                        tracing::debug!("a stream was ended: its client has too much to read");
+                        return Poll::Ready(None);
+                    }
                     self.rest = data;
                     let frame = self.hand_over().unwrap_or_else(|| Frame::data(Bytes::new()));
                     Poll::Ready(Some(Ok(frame)))

@@ -185,7 +185,7 @@ fn limit(parts: &Parts, most: Duration) -> Result<Duration, Status> {
 }
 
 fn finish(
-    server: &Inner,
+    server: &Arc<Inner>,
     caller: &Caller,
     course: Course,
     outcome: Result<Response<Body>, Status>,
@@ -217,11 +217,13 @@ fn finish(
         Caller::Known(_) if streams && seen.is_told() => Peer::new(None, None),
         _ => return response,
     };
-    if streams {
-        seen.started();
+    if !streams {
+        return response.map(|body| Sending::whole(body, &peer, share, seen).boxed_unsync());
     }
-    let until = until.filter(|_| streams).map(sleep_until);
-    response.map(|body| Sending::new(body, &peer, share, until, Some(seen)).boxed_unsync())
+    seen.started();
+    let counted = (!own).then(|| (server.clone(), user));
+    let until = until.map(sleep_until);
+    response.map(|body| Sending::stream(body, &peer, (share, counted), until, seen).boxed_unsync())
 }
 
 fn goes_on(response: &Response<Body>) -> bool {
@@ -420,14 +422,16 @@ impl Limits {
         let share = match response.body().size_hint().exact() {
             None if goes_on(response) => self.streams.take(user, 1),
             // Made while it is sent: one piece is on its way, and one is being made.
-            None => self.answer_kib.take(user, 2 * CHUNK_BYTES / KIB),
-            // A longer one than the share allows is answered, too, if nothing else is.
-            Some(length) => {
-                let kib = (length as usize).div_ceil(KIB).min(ANSWER_KIB_MAX / 2);
-                self.answer_kib.take(user, kib)
-            }
+            None => self.room_for_answer(user, 2 * CHUNK_BYTES),
+            Some(length) => self.room_for_answer(user, length as usize),
         };
         share.map(Some).ok_or_else(too_many)
+    }
+
+    /// Room for so many bytes that the client has yet to take. What is longer than a user's share
+    /// is answered, too, if nothing else is.
+    pub(crate) fn room_for_answer(&self, user: &str, bytes: usize) -> Option<Share> {
+        self.answer_kib.take(user, bytes.div_ceil(KIB).min(ANSWER_KIB_MAX / 2))
     }
 }
 

@@ -45,7 +45,7 @@ const ATTACKS: &[Attack] = attacks![
     connections::clients_that_say_nothing: 200,
     connections::streams_that_are_reset: 250,
     connections::pings_without_end: 200,
-    connections::a_watch_that_is_not_read: 250,
+    connections::a_watch_that_is_not_read: 500,
     connections::lists_that_are_not_read: 900,
     connections::two_thousand_watchers: 500,
     connections::strangers_in_crowds: 300,

@@ -244,3 +244,27 @@ async fn names_are_made_up_and_a_write_that_changes_nothing_is_none() {
     let again = maps.patch(&name, &PatchParams::default(), &same).await.unwrap();
     assert_eq!(again.resource_version(), first.resource_version());
 }
+
+#[tokio::test]
+async fn a_watch_goes_past_what_it_does_not_show() {
+    let home = Home::new().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(home.client());
+    let since = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    // More than a watch looks at in one step.
+    let many = (0..600).map(|count| {
+        let maps = maps.clone();
+        async move {
+            let map = config_map(&format!("m-{count}"), "1");
+            maps.create(&PostParams::default(), &map).await.unwrap();
+        }
+    });
+    futures::future::join_all(many).await;
+    maps.create(&PostParams::default(), &config_map("wanted", "1")).await.unwrap();
+    for version in [since.as_str(), "0"] {
+        let params = kube::api::WatchParams::default().fields("metadata.name=wanted");
+        let mut events = maps.watch(&params, version).await.unwrap().boxed();
+        let seen = events.try_next().await.unwrap().unwrap();
+        let kube::api::WatchEvent::Added(map) = seen else { panic!("{seen:?}") };
+        assert_eq!(map.name_any(), "wanted");
+    }
+}

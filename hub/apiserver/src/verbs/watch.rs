@@ -32,6 +32,9 @@ use crate::{
 /// Events looked at in one step: enough to drain a burst, few enough to let others run.
 const STEP_EVENTS: usize = 256;
 
+/// A step ends when its lines have become so long: they are kept until the client takes them.
+const STEP_BYTES: usize = 256 * 1024;
+
 /// A bookmark is sent about so often (apiserver's cacher does, too).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -147,51 +150,60 @@ impl Watcher {
 
     /// Lines that can be sent now; none: there is nothing to tell yet.
     fn ready(&mut self) -> Bytes {
-        let mut lines = Vec::new();
-        while lines.is_empty() && !self.initial.is_empty() {
-            let step = self.initial.len().min(STEP_EVENTS);
-            for object in self.initial.drain(..step).collect::<Vec<_>>() {
-                if self.filter().matches(&object) {
-                    lines.push(self.line(EventKind::Added, &object));
-                }
+        let mut lines = Lines::default();
+        while !lines.are_enough()
+            && let Some(object) = self.initial.pop_front()
+        {
+            if self.filter().matches(&object) {
+                lines.push(self.line(EventKind::Added, &object));
             }
         }
         if !self.initial.is_empty() {
-            return joined(lines);
+            return lines.joined();
         }
         if std::mem::take(&mut self.end_of_initial_due) {
             lines.push(self.bookmark(true));
         }
-        while lines.is_empty() && self.follow(&mut lines) {}
-        joined(lines)
+        if lines.all.is_empty() {
+            self.follow(&mut lines);
+        }
+        lines.joined()
     }
 
-    /// Takes a step along the events; whether there may be more of them.
-    fn follow(&mut self, lines: &mut Vec<Bytes>) -> bool {
-        let (found, revision) = {
-            let state = self.server.store.read();
-            let found = state.events_after(&self.resource.store, self.cursor, STEP_EVENTS);
-            (found, state.revision)
-        };
-        match found {
-            Err(expired) => {
-                self.over = true;
-                let message =
-                    format!("too old resource version: {} ({})", self.cursor, expired.oldest);
-                let error = json!({"type": "ERROR", "object": Status::expired(message).to_json()});
-                lines.push(format!("{error}\n").into());
-                false
+    /// Goes on to the next events that this watcher sees, or to the end of all that there are.
+    fn follow(&mut self, lines: &mut Lines) {
+        while lines.all.is_empty() && !self.over {
+            let (found, revision) = {
+                let state = self.server.store.read();
+                let found = state.events_after(&self.resource.store, self.cursor, STEP_EVENTS);
+                (found, state.revision)
+            };
+            match found {
+                Ok(events) if events.is_empty() => {
+                    self.cursor = self.cursor.max(revision);
+                    return;
+                }
+                Ok(events) => self.step(&events, lines),
+                Err(expired) => {
+                    self.over = true;
+                    let message =
+                        format!("too old resource version: {} ({})", self.cursor, expired.oldest);
+                    let error =
+                        json!({"type": "ERROR", "object": Status::expired(message).to_json()});
+                    lines.push(format!("{error}\n").into());
+                }
             }
-            Ok(events) => {
-                let more = events.len() == STEP_EVENTS;
-                match events.last() {
-                    Some(last) => self.cursor = last.object.revision,
-                    None => self.cursor = self.cursor.max(revision),
-                }
-                for event in events {
-                    lines.extend(self.event(&event));
-                }
-                more
+        }
+    }
+
+    fn step(&mut self, events: &[Arc<Event>], lines: &mut Lines) {
+        for event in events {
+            if lines.are_enough() {
+                return;
+            }
+            self.cursor = event.object.revision;
+            if let Some(line) = self.event(event) {
+                lines.push(line);
             }
         }
     }
@@ -269,10 +281,28 @@ impl Watcher {
     }
 }
 
-/// Lines as one chunk, so that they leave together; a single one is not copied.
-fn joined(mut lines: Vec<Bytes>) -> Bytes {
-    match lines.len() {
-        1 => lines.remove(0),
-        _ => lines.concat().into(),
+/// Lines to be sent at once.
+#[derive(Default)]
+struct Lines {
+    all: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Lines {
+    fn push(&mut self, line: Bytes) {
+        self.bytes += line.len();
+        self.all.push(line);
+    }
+
+    fn are_enough(&self) -> bool {
+        self.bytes >= STEP_BYTES
+    }
+
+    /// As one chunk, so that they leave together; a single one is not copied.
+    fn joined(mut self) -> Bytes {
+        match self.all.len() {
+            1 => self.all.remove(0),
+            _ => self.all.concat().into(),
+        }
     }
 }

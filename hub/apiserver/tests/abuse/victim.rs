@@ -108,6 +108,11 @@ impl Victim {
         assert!(!self.bystander.is_finished(), "another client was refused");
     }
 
+    /// Files that the server has open: each connection is one.
+    pub(crate) fn files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Ends it: the most memory that it has had, in MiB, and the longest wait of the other client.
     pub(crate) async fn end(mut self) -> (u64, Duration) {
         self.others_are_served().await;
