@@ -46,7 +46,10 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     let admin = client(&api, UserInfo::admin());
     install::everything(&admin).await?;
 
-    let control = Control::build(ControlConfig { client_for: client_for(&api) });
+    let control = Control::build(ControlConfig {
+        client_for: client_for(&api),
+        stores_dir: data.path().join("stores"),
+    });
     bridges::rules(&api, &control);
     let gateway = open_door(&data, &args, control.fleet()).await?;
     install::door(&admin, &gateway).await?;

@@ -1,4 +1,4 @@
-//! Asked before a write is committed: may this Promise, Destination or revision be so?
+//! Asked before a write is committed: may this Promise, revision, Destination or store be so?
 //!
 //! The rules are `plan/admit`'s. What only the API can say (does it take the CRD, the Jobs?) is
 //! asked of it by dry run.
@@ -9,9 +9,15 @@ use k8s_openapi::{
     api::batch::v1::Job,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, Client, ResourceExt, api::PostParams, core::DynamicObject};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, PostParams},
+    core::DynamicObject,
+};
 use muster_api::{
-    Agent, Destination, FLEET_GROUP, KRATIX_GROUP, Promise, PromiseRevision, SYSTEM_NAMESPACE,
+    Agent, BucketStateStore, Destination, FLEET_GROUP, GitStateStore, KRATIX_GROUP, Promise,
+    PromiseRevision, SYSTEM_NAMESPACE,
+    destination::{StateStoreKind, StateStoreRef},
 };
 use muster_plan::{
     admit::{self, Refusal},
@@ -70,7 +76,14 @@ impl Admission {
     pub fn wants(group: &str, resource: &str) -> bool {
         match group {
             KRATIX_GROUP => {
-                matches!(resource, "promises" | "destinations" | "promiserevisions")
+                matches!(
+                    resource,
+                    "promises"
+                        | "destinations"
+                        | "promiserevisions"
+                        | "gitstatestores"
+                        | "bucketstatestores"
+                )
             }
             FLEET_GROUP => false,
             _ => group.contains('.') && !group.ends_with(".k8s.io"),
@@ -88,6 +101,12 @@ impl Admission {
             ("Promise", "CREATE" | "UPDATE", Some(object), old) => self.promise(object, old).await,
             ("Destination", "CREATE" | "UPDATE", Some(object), old) => {
                 self.destination(object, old).await
+            }
+            ("GitStateStore", "CREATE" | "UPDATE", Some(object), _) => {
+                admit::git_store(&read::<GitStateStore>(object)?).map(|()| Vec::new())
+            }
+            ("BucketStateStore", "CREATE" | "UPDATE", Some(object), _) => {
+                admit::bucket_store(&read::<BucketStateStore>(object)?).map(|()| Vec::new())
             }
             ("PromiseRevision", "DELETE", _, Some(old)) => {
                 let revision: PromiseRevision = read(old)?;
@@ -154,7 +173,28 @@ impl Admission {
         let agents: Api<Agent> = Api::all(self.client.clone());
         let name = destination.metadata.name.as_deref().unwrap_or_default();
         let agent = agents.get_opt(name).await.map_err(unavailable)?.is_some();
-        admit::destination(&destination, agent).map(|()| Vec::new())
+        let Some(reference) = &destination.spec.state_store_ref else {
+            return admit::destination(&destination, agent, &[], false);
+        };
+        let all: Api<Destination> = Api::all(self.client.clone());
+        let others = all.list(&ListParams::default()).await.map_err(unavailable)?.items;
+        let store = self.has_store(reference).await?;
+        admit::destination(&destination, agent, &others, store)
+    }
+
+    async fn has_store(&self, reference: &StateStoreRef) -> Result<bool, Refusal> {
+        let name = &reference.name;
+        let found = match reference.kind {
+            StateStoreKind::GitStateStore => {
+                let stores: Api<GitStateStore> = Api::all(self.client.clone());
+                stores.get_opt(name).await.map(|found| found.is_some())
+            }
+            StateStoreKind::BucketStateStore => {
+                let stores: Api<BucketStateStore> = Api::all(self.client.clone());
+                stores.get_opt(name).await.map(|found| found.is_some())
+            }
+        };
+        found.map_err(unavailable)
     }
 
     /// Whether the API would take the request CRD.

@@ -65,6 +65,8 @@ impl AgentKeeper {
         let destinations: Api<Destination> = Api::all(self.client.clone());
         let agent = read(&agents, &name).await?;
         let destination = read(&destinations, &name).await?;
+        // What a state store feeds is kept by its writer.
+        let destination = destination.filter(|found| found.spec.state_store_ref.is_none());
         let heard = self.sessions.heard(&name);
         let now = Timestamp::now();
         let mut next = Next::Change;
@@ -149,7 +151,7 @@ impl Kept for Destination {
 }
 
 /// Changes a status in place; writes only what changed.
-async fn update_status<K: Kept>(
+pub(crate) async fn update_status<K: Kept>(
     api: &Api<K>,
     object: &K,
     change: impl Fn(&mut K::Status),
@@ -179,7 +181,11 @@ async fn update_status<K: Kept>(
 }
 
 /// Adds a finalizer to an object that is not being deleted.
-async fn hold<K: Kept>(api: &Api<K>, object: &K, finalizer: &str) -> Result<(), AgentError> {
+pub(crate) async fn hold<K: Kept>(
+    api: &Api<K>,
+    object: &K,
+    finalizer: &str,
+) -> Result<(), AgentError> {
     let meta = object.meta();
     let mut all = meta.finalizers.clone().unwrap_or_default();
     if meta.deletion_timestamp.is_some() || all.iter().any(|held| held == finalizer) {
@@ -190,7 +196,11 @@ async fn hold<K: Kept>(api: &Api<K>, object: &K, finalizer: &str) -> Result<(), 
 }
 
 /// Takes a finalizer off.
-async fn let_go<K: Kept>(api: &Api<K>, object: &K, finalizer: &str) -> Result<(), AgentError> {
+pub(crate) async fn let_go<K: Kept>(
+    api: &Api<K>,
+    object: &K,
+    finalizer: &str,
+) -> Result<(), AgentError> {
     let mut all = object.meta().finalizers.clone().unwrap_or_default();
     all.retain(|held| held != finalizer);
     if Some(&all) == object.meta().finalizers.as_ref() {
@@ -243,11 +253,6 @@ fn ready(agent: Option<&Agent>, destination: &Destination, heard: &Heard) -> Ver
     let no =
         |reason: &str, message: String| Verdict::new(kind::READY, Truth::False, reason, message);
     let name = destination.metadata.name.as_deref().unwrap_or_default();
-    if destination.spec.state_store_ref.is_some() {
-        let message = "spec.stateStoreRef: state stores are not served yet: leave it out and enrol \
-                       an agent of this name";
-        return no("StateStoreNotServed", message.to_owned());
-    }
     let Some(agent) = agent else {
         let message =
             format!("there is no Agent {name}: enrol one with: muster agents token create {name}");
@@ -272,7 +277,7 @@ fn ready(agent: Option<&Agent>, destination: &Destination, heard: &Heard) -> Ver
 }
 
 /// Whether an object carries the annotation that gives it up.
-fn is_abandoned(object: &impl Resource) -> bool {
+pub(crate) fn is_abandoned(object: &impl Resource) -> bool {
     let annotations = object.meta().annotations.as_ref();
     annotations.and_then(|all| all.get(labels::ABANDON)).is_some_and(|value| value == "true")
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use kube::{
     Api, Client, Resource,
     runtime::{WatchStreamExt, watcher},
 };
-use muster_api::{Agent, Destination, Work, WorkPlacement};
+use muster_api::{Agent, BucketStateStore, Destination, GitStateStore, Work, WorkPlacement};
 use muster_core::ports::{AssignmentSource, Enrolments, Presence, ReportSink};
 use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
@@ -24,10 +25,12 @@ use crate::{
     agents::{self, AgentKeeper, Enrolling, Sessions},
     assign::Assignments,
     content::{ContentStore, SWEEP_GRACE},
+    events::Events,
     queue::{Queue, Triggers, chain, queue},
     schedule::{self, Scheduler},
     shelf::ObjectKey,
     status::{self, Reports, StatusWriter},
+    stores::{Stores, StoresConfig},
     world::{Affected, Seen, World},
 };
 
@@ -48,6 +51,7 @@ pub struct Fleet {
     scheduler: Scheduler,
     status: StatusWriter,
     keeper: AgentKeeper,
+    stores: Stores,
     queues: Queues,
 }
 
@@ -60,21 +64,30 @@ struct Queues {
 
 impl Fleet {
     /// Builds everything; nothing is read or written before [`Fleet::run`].
-    pub fn build(client_for: &ClientFor) -> Self {
+    pub fn build(client_for: &ClientFor, stores_dir: PathBuf) -> Self {
         let queues =
             Queues { schedule: queue(), placements: queue(), works: queue(), agents: queue() };
         let world = Arc::new(World::new());
         let content = ContentStore::new(client_for("content"));
         let assignments = Assignments::new(client_for("assign"), content.clone());
         let sessions = Arc::new(Sessions::new());
+        let reports = Reports::new(queues.placements.0.clone());
+        let stores = Stores::new(StoresConfig {
+            client: client_for("stores"),
+            world: world.clone(),
+            content: content.clone(),
+            reports: reports.clone(),
+            dir: stores_dir,
+        });
         Self {
             watches: client_for("schedule"),
             scheduler: Scheduler { client: client_for("schedule"), world: world.clone() },
             status: StatusWriter {
                 client: client_for("status"),
                 world: world.clone(),
-                reports: Reports::new(queues.placements.0.clone()),
+                reports,
                 assignments: assignments.clone(),
+                events: Events::new(client_for("status"), "WorkPlacementController"),
                 written: Arc::new(Mutex::new(HashMap::new())),
             },
             keeper: AgentKeeper { client: client_for("agents"), sessions: sessions.clone() },
@@ -83,6 +96,7 @@ impl Fleet {
             content,
             assignments,
             sessions,
+            stores,
             queues,
         }
     }
@@ -115,7 +129,7 @@ impl Fleet {
     /// Runs until `shutdown`; what is being written then is finished first.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { watches, world, content, assignments, sessions, enrolling: _, .. } = self;
-        let Self { scheduler, status, keeper, queues, .. } = self;
+        let Self { scheduler, status, keeper, stores, queues, .. } = self;
         let released = Arc::new(Notify::new());
         let heads = Heads {
             schedule: queues.schedule.0,
@@ -123,6 +137,7 @@ impl Fleet {
             works: queues.works.0,
             agents: queues.agents.0.clone(),
             assignments: assignments.clone(),
+            stores: stores.clone(),
             released: released.clone(),
         };
         let mut tasks = JoinSet::new();
@@ -136,6 +151,7 @@ impl Fleet {
         tasks.spawn(until(Box::pin(open(world, assignments))));
         tasks.spawn(until(Box::pin(async move { sessions.tell(queues.agents.0).await })));
         tasks.spawn(until(Box::pin(sweep(content, released))));
+        tasks.spawn(stores.run(shutdown.clone()));
         let end = || shutdown.clone();
         let (schedule, placements, works) =
             (queues.schedule.1, queues.placements.1, queues.works.1);
@@ -162,16 +178,19 @@ struct Heads {
     works: Triggers<ObjectKey>,
     agents: Triggers<String>,
     assignments: Assignments,
+    stores: Stores,
     released: Arc<Notify>,
 }
 
-/// Follows the four kinds. Assignments come first: they are what an agent waits for.
+/// Follows the kinds. Assignments come first: they are what an agent waits for.
 async fn observe(client: Client, world: Arc<World>, heads: Heads) {
     let events = stream::select_all([
         events(Api::<Work>::all(client.clone())).map(Seen::Work).boxed(),
         events(Api::<WorkPlacement>::all(client.clone())).map(Seen::Placement).boxed(),
         events(Api::<Destination>::all(client.clone())).map(Seen::Destination).boxed(),
-        events(Api::<Agent>::all(client)).map(Seen::Agent).boxed(),
+        events(Api::<Agent>::all(client.clone())).map(Seen::Agent).boxed(),
+        events(Api::<GitStateStore>::all(client.clone())).map(Seen::GitStore).boxed(),
+        events(Api::<BucketStateStore>::all(client)).map(Seen::BucketStore).boxed(),
     ]);
     let mut events = events.ready_chunks(EVENTS_AT_ONCE);
     while let Some(batch) = events.next().await {
@@ -186,6 +205,7 @@ async fn observe(client: Client, world: Arc<World>, heads: Heads) {
 impl Heads {
     async fn pass_on(&self, affected: Affected) {
         self.assignments.take(&affected.orders);
+        self.stores.look_at(&affected);
         for agent in &affected.ended {
             self.assignments.end(agent);
         }

@@ -20,11 +20,12 @@ mod results;
 mod schedule;
 mod shelf;
 mod status;
+mod stores;
 mod work;
 mod workflow;
 mod world;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use fleet::Fleet;
 use offers::Offers;
@@ -44,6 +45,8 @@ pub type ClientFor = Arc<dyn Fn(&str) -> kube::Client + Send + Sync>;
 pub struct ControlConfig {
     /// Makes each controller's client.
     pub client_for: ClientFor,
+    /// A directory of the hub's own, for copies of Git branches. What is in it can be had again.
+    pub stores_dir: PathBuf,
 }
 
 /// The controllers, built and not yet running.
@@ -57,9 +60,9 @@ pub struct Control {
 impl Control {
     /// Builds the controllers; nothing is read or written before [`Control::run`].
     pub fn build(config: ControlConfig) -> Self {
-        let ControlConfig { client_for } = config;
+        let ControlConfig { client_for, stores_dir } = config;
         Self {
-            fleet: Fleet::build(&client_for),
+            fleet: Fleet::build(&client_for, stores_dir),
             offers: Offers::build(&client_for),
             admission: Admission::new(client_for(manifests::identity::ADMISSION)),
             results: Results::new(client_for(manifests::identity::RESULTS)),

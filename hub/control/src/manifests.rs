@@ -38,6 +38,7 @@ pub fn manifests() -> Vec<Value> {
         ("assign", assign_rules()),
         ("status", status_rules()),
         ("agents", agents_rules()),
+        ("stores", stores_rules()),
         ("runner", runner_rules()),
     ] {
         all.extend(controller(name, &rules));
@@ -166,14 +167,22 @@ fn admission_rules() -> Value {
     json!([
         rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &ALL),
         rule(&["batch"], &["jobs"], &["create"]),
-        rule(&["platform.kratix.io"], &["promises"], &READ),
+        rule(
+            &["platform.kratix.io"],
+            &["promises", "destinations", "gitstatestores", "bucketstatestores"],
+            &READ
+        ),
         rule(&["fleet.muster.dev"], &["agents"], &READ),
     ])
 }
 
 fn schedule_rules() -> Value {
     json!([
-        rule(&["platform.kratix.io"], &["works", "workplacements", "destinations"], &READ),
+        rule(
+            &["platform.kratix.io"],
+            &["works", "workplacements", "destinations", "gitstatestores", "bucketstatestores"],
+            &READ
+        ),
         rule(&["platform.kratix.io"], &["works", "works/finalizers"], &["patch", "update"]),
         rule(
             &["platform.kratix.io"],
@@ -204,6 +213,7 @@ fn status_rules() -> Value {
     json!([
         rule(&["platform.kratix.io"], &["works", "workplacements"], &READ),
         rule(&["platform.kratix.io"], &written, &["update", "patch"]),
+        rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
     ])
 }
 
@@ -217,6 +227,20 @@ fn agents_rules() -> Value {
             &["get", "list", "watch", "patch", "delete"]
         ),
         rule(&[""], &["secrets"], &["get", "update"]),
+    ])
+}
+
+/// Secrets are read by name, those that stores refer to, wherever they are.
+fn stores_rules() -> Value {
+    let stores = ["gitstatestores", "bucketstatestores"];
+    let statuses = ["gitstatestores/status", "bucketstatestores/status", "destinations/status"];
+    json!([
+        rule(&["platform.kratix.io"], &stores, &READ),
+        rule(&["platform.kratix.io"], &statuses, &["get", "update", "patch"]),
+        rule(&["platform.kratix.io"], &["destinations"], &["get", "list", "watch", "patch"]),
+        rule(&["platform.kratix.io"], &["workplacements"], &["get", "list", "watch", "delete"]),
+        rule(&[""], &["secrets"], &["get"]),
+        rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
     ])
 }
 

@@ -1,4 +1,5 @@
-//! Reports → status of WorkPlacements and Works: the one writer of both.
+//! Reports of agents and of writers of state stores → status of WorkPlacements and Works: the one
+//! writer of both.
 //!
 //! Reports wait in memory, the latest of each placement; a status is written only when it changes.
 
@@ -11,7 +12,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use jiff::Timestamp;
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{Patch, PatchParams, PostParams},
 };
 use muster_api::{
@@ -20,7 +21,7 @@ use muster_api::{
 };
 use muster_core::{DestinationName, Phase, PlacementKey, PlacementReport, ports::ReportSink};
 use muster_plan::{
-    rollup,
+    rollup::{self, StoreOutcome, StoreReport},
     site::{Link, Site},
 };
 use serde_json::json;
@@ -28,6 +29,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     assign::Assignments,
+    events::Events,
     queue::{Next, Triggers},
     shelf::ObjectKey,
     world::World,
@@ -48,9 +50,27 @@ const ATTEMPTS: usize = 5;
 /// Reports that are not yet in the API; clones are handles to the same ones.
 #[derive(Clone)]
 pub(crate) struct Reports {
-    waiting: Arc<Mutex<HashMap<ObjectKey, (DestinationName, PlacementReport)>>>,
+    waiting: Arc<Mutex<HashMap<ObjectKey, Said>>>,
     room: Arc<Notify>,
     triggers: Triggers<ObjectKey>,
+}
+
+/// What was said of a placement, and by whom.
+#[derive(Debug, Clone)]
+pub(crate) enum Said {
+    /// The agent of this name.
+    Agent(DestinationName, PlacementReport),
+    /// The writer of its destination's state store.
+    Store(StoreReport),
+}
+
+impl Said {
+    fn from(&self) -> &str {
+        match self {
+            Self::Agent(agent, _) => agent.as_str(),
+            Self::Store(report) => &report.destination,
+        }
+    }
 }
 
 /// Writes statuses; clones share everything.
@@ -60,6 +80,7 @@ pub(crate) struct StatusWriter {
     pub world: Arc<World>,
     pub reports: Reports,
     pub assignments: Assignments,
+    pub events: Events,
     /// When the status of a large Work was last written.
     pub written: Arc<Mutex<HashMap<ObjectKey, Instant>>>,
 }
@@ -89,17 +110,28 @@ impl Reports {
     }
 
     /// Keeps a report unless it would be one too many.
-    fn keep(&self, agent: &DestinationName, report: &PlacementReport) -> bool {
-        let key = key_of(&report.placement);
+    fn keep(&self, key: &ObjectKey, said: &Said) -> bool {
         let mut waiting = self.lock();
-        if waiting.len() >= REPORTS_MAX && !waiting.contains_key(&key) {
+        if waiting.len() >= REPORTS_MAX && !waiting.contains_key(key) {
             return false;
         }
-        waiting.insert(key, (agent.clone(), report.clone()));
+        waiting.insert(key.clone(), said.clone());
         true
     }
 
-    fn next(&self, key: &ObjectKey) -> Option<(DestinationName, PlacementReport)> {
+    /// Takes what was said of a placement, when there is room for it.
+    pub(crate) async fn take(&self, key: ObjectKey, said: Said) {
+        loop {
+            let room = self.room.notified();
+            if self.keep(&key, &said) {
+                break;
+            }
+            room.await;
+        }
+        self.triggers.look_at(key).await;
+    }
+
+    fn next(&self, key: &ObjectKey) -> Option<Said> {
         let next = self.lock().remove(key);
         if next.is_some() {
             self.room.notify_waiters();
@@ -108,11 +140,11 @@ impl Reports {
     }
 
     /// Puts a report back whose status could not be written, unless a newer one came.
-    fn put_back(&self, key: ObjectKey, report: (DestinationName, PlacementReport)) {
-        self.lock().entry(key).or_insert(report);
+    fn put_back(&self, key: ObjectKey, said: Said) {
+        self.lock().entry(key).or_insert(said);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, (DestinationName, PlacementReport)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ObjectKey, Said>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -122,14 +154,8 @@ impl ReportSink for Reports {
         let agent = agent.clone();
         async move {
             for report in reports {
-                loop {
-                    let room = self.room.notified();
-                    if self.keep(&agent, &report) {
-                        break;
-                    }
-                    room.await;
-                }
-                self.triggers.look_at(key_of(&report.placement)).await;
+                let key = key_of(&report.placement);
+                self.take(key, Said::Agent(agent.clone(), report)).await;
             }
         }
         .boxed()
@@ -142,18 +168,18 @@ impl StatusWriter {
     /// Makes one placement's status what its destination says.
     pub(crate) async fn placement(self, key: ObjectKey) -> Result<Next, StatusError> {
         self.world.loaded().await;
-        let report = self.reports.next(&key);
-        let mut result = self.write_placement(&key, report.as_ref()).await;
+        let said = self.reports.next(&key);
+        let mut result = self.write_placement(&key, said.as_ref()).await;
         for _ in 1..ATTEMPTS {
             match &result {
                 Err(error) if error.is_conflict() => {
-                    result = self.write_placement(&key, report.as_ref()).await;
+                    result = self.write_placement(&key, said.as_ref()).await;
                 }
                 _ => break,
             }
         }
-        if let (Err(_), Some(report)) = (&result, report) {
-            self.reports.put_back(key, report);
+        if let (Err(_), Some(said)) = (&result, said) {
+            self.reports.put_back(key, said);
         }
         result.map(|()| Next::Change)
     }
@@ -185,7 +211,7 @@ impl StatusWriter {
     async fn write_placement(
         &self,
         key: &ObjectKey,
-        report: Option<&(DestinationName, PlacementReport)>,
+        said: Option<&Said>,
     ) -> Result<(), StatusError> {
         let object = || format!("WorkPlacement {key}");
         let api: Api<WorkPlacement> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -193,34 +219,56 @@ impl StatusWriter {
         let found = found.map_err(|error| failed(object(), "read", error))?;
         let Some(mut placement) = found else { return Ok(()) };
         let site = self.world.site(&placement.spec.target_destination_name);
-        let report = report.filter(|(from, report)| {
-            let own = from.as_str() == placement.spec.target_destination_name;
+        let said = said.filter(|said| {
+            let own = said.from() == placement.spec.target_destination_name;
             if !own {
-                tracing::warn!(%from, placement = %report.placement, "report on another's placement");
+                let from = said.from();
+                tracing::warn!(from, placement = %key, "report on another's placement");
             }
             own
         });
-        if self.is_removed(&placement, report, site.as_ref()) {
+        if self.is_removed(&placement, said, site.as_ref()) {
             return finish(let_go(&api, &placement).await, object, "released");
         }
-        if report.is_none() && is_heard_soon(&placement, site.as_ref()) {
+        if said.is_none() && is_heard_soon(&placement, site.as_ref()) {
             return Ok(());
         }
-        let status =
-            rollup::placement(&placement, report.map(|(_, report)| report), Timestamp::now());
+        let now = Timestamp::now();
+        let status = match said {
+            Some(Said::Agent(_, report)) => rollup::placement(&placement, Some(report), now),
+            Some(Said::Store(report)) => rollup::stored(&placement, Some(&report.outcome), now),
+            None if site.is_some_and(|site| site.state_store) => {
+                rollup::stored(&placement, None, now)
+            }
+            None => rollup::placement(&placement, None, now),
+        };
         if placement.status.as_ref() == Some(&status) {
             return Ok(());
         }
         placement.status = Some(status);
         let written = api.replace_status(&key.name, &PostParams::default(), &placement).await;
-        finish(written.map(drop), object, "written")
+        finish(written.map(drop), object, "written")?;
+        if let Some(Said::Store(report)) = said {
+            self.tell(&placement, report).await;
+        }
+        Ok(())
+    }
+
+    /// Tells people what became of a placement's files.
+    async fn tell(&self, placement: &WorkPlacement, report: &StoreReport) {
+        let Some((fine, reason, note)) = rollup::store_event(report) else { return };
+        let about = placement.object_ref(&());
+        match fine {
+            true => self.events.normal(&about, reason, &note).await,
+            false => self.events.warning(&about, reason, &note).await,
+        }
     }
 
     /// Whether nothing of a deleted placement is left, or nobody is left to say so.
     fn is_removed(
         &self,
         placement: &WorkPlacement,
-        report: Option<&(DestinationName, PlacementReport)>,
+        said: Option<&Said>,
         site: Option<&Site>,
     ) -> bool {
         if placement.metadata.deletion_timestamp.is_none() {
@@ -232,10 +280,14 @@ impl StatusWriter {
             tracing::warn!(placement = name, destination, "destination is gone; files may be left");
             return true;
         };
-        report.is_some_and(|(from, report)| {
-            report.phase == Phase::Removed
-                && self.assignments.is_removed_by(from, &report.placement, report.revision)
-        })
+        match said {
+            Some(Said::Agent(from, report)) => {
+                report.phase == Phase::Removed
+                    && self.assignments.is_removed_by(from, &report.placement, report.revision)
+            }
+            Some(Said::Store(report)) => report.outcome == StoreOutcome::Removed,
+            None => false,
+        }
     }
 
     /// How long a Work with many placements waits for more of their changes.
@@ -255,18 +307,19 @@ impl StatusWriter {
     }
 }
 
-/// A connected agent says something soon of a new placement: a status before it would be written
-/// twice.
+/// A connected agent, and the writer of a store, say something soon of a new placement: a status
+/// before it would be written twice.
 fn is_heard_soon(placement: &WorkPlacement, site: Option<&Site>) -> bool {
     let meta = &placement.metadata;
     let marked = meta.labels.as_ref().is_some_and(|all| all.contains_key(labels::MISPLACED));
     let fresh = placement.status.is_none() && meta.deletion_timestamp.is_none() && !marked;
-    fresh && site.is_some_and(|site| site.link == Link::Connected)
+    fresh && site.is_some_and(|site| site.state_store || site.link == Link::Connected)
 }
 
 async fn let_go(api: &Api<WorkPlacement>, placement: &WorkPlacement) -> Result<(), kube::Error> {
     let mut all = placement.metadata.finalizers.clone().unwrap_or_default();
-    all.retain(|held| held != finalizer::PLACEMENT_CLEANUP);
+    let own = [finalizer::PLACEMENT_CLEANUP, finalizer::PLACEMENT_LIST_CLEANUP];
+    all.retain(|held| !own.contains(&held.as_str()));
     let version = &placement.metadata.resource_version;
     let patch = json!({"metadata": {"finalizers": all, "resourceVersion": version}});
     let name = placement.metadata.name.as_deref().unwrap_or_default();

@@ -11,7 +11,10 @@ use std::{
 
 use jiff::Timestamp;
 use kube::runtime::watcher::Event;
-use muster_api::{Agent, Destination, Work, WorkPlacement, WorkStatus};
+use muster_api::{
+    Agent, BucketStateStore, Destination, GitStateStore, Work, WorkPlacement, WorkStatus,
+    destination::{StateStoreKind, StateStoreRef},
+};
 use muster_plan::{
     rollup,
     schedule::{Schedule, concerns, schedule},
@@ -28,6 +31,8 @@ pub(crate) enum Seen {
     Placement(Event<WorkPlacement>),
     Destination(Event<Destination>),
     Agent(Event<Agent>),
+    GitStore(Event<GitStateStore>),
+    BucketStore(Event<BucketStateStore>),
 }
 
 /// What to look at again after events; sets, because many events name the same objects.
@@ -43,6 +48,10 @@ pub(crate) struct Affected {
     pub agents: BTreeSet<String>,
     /// Placements as they are now, or gone: for the assignments.
     pub orders: Vec<Changed<WorkPlacement>>,
+    /// Destinations whose state store is to be looked at, with all that is on them.
+    pub destinations: BTreeSet<String>,
+    /// State stores that were changed.
+    pub stores: BTreeSet<(StateStoreKind, String)>,
     /// Agents that are gone or revoked: their sessions end.
     pub ended: BTreeSet<String>,
     /// Whether some content may have lost its last name.
@@ -62,6 +71,8 @@ struct Inner {
     placements: Shelf<WorkPlacement>,
     destinations: Shelf<Destination>,
     agents: Shelf<Agent>,
+    git_stores: Shelf<GitStateStore>,
+    bucket_stores: Shelf<BucketStateStore>,
     sites: Arc<Sites>,
     by_work: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     by_destination: HashMap<String, BTreeSet<ObjectKey>>,
@@ -82,11 +93,23 @@ impl World {
             Seen::Placement(event) => inner.take_placements(event, affected),
             Seen::Destination(event) => inner.take_destinations(event, affected),
             Seen::Agent(event) => inner.take_agents(event, affected),
+            Seen::GitStore(event) => {
+                let changed = inner.git_stores.take(event);
+                let kind = StateStoreKind::GitStateStore;
+                affected.stores.extend(changed.into_iter().map(|it| (kind, it.key.name)));
+            }
+            Seen::BucketStore(event) => {
+                let changed = inner.bucket_stores.take(event);
+                let kind = StateStoreKind::BucketStateStore;
+                affected.stores.extend(changed.into_iter().map(|it| (kind, it.key.name)));
+            }
         }
         let loaded = inner.works.loaded()
             && inner.placements.loaded()
             && inner.destinations.loaded()
-            && inner.agents.loaded();
+            && inner.agents.loaded()
+            && inner.git_stores.loaded()
+            && inner.bucket_stores.loaded();
         drop(inner);
         if loaded && !*self.loaded.borrow() {
             self.loaded.send_replace(true);
@@ -135,9 +158,48 @@ impl World {
         self.lock().sites.get(name).cloned()
     }
 
+    /// The state store of a destination, if one feeds it.
+    pub(crate) fn store_of(&self, destination: &str) -> Option<StateStoreRef> {
+        let inner = self.lock();
+        inner.destinations.get(&ObjectKey::new("", destination))?.spec.state_store_ref.clone()
+    }
+
+    /// A state store.
+    pub(crate) fn store(&self, kind: StateStoreKind, name: &str) -> Option<Store> {
+        let inner = self.lock();
+        let key = ObjectKey::new("", name);
+        match kind {
+            StateStoreKind::GitStateStore => inner.git_stores.get(&key).cloned().map(Store::Git),
+            StateStoreKind::BucketStateStore => {
+                inner.bucket_stores.get(&key).cloned().map(Store::Bucket)
+            }
+        }
+    }
+
+    /// All destinations that state stores feed.
+    pub(crate) fn stored_destinations(&self) -> Vec<Arc<Destination>> {
+        let inner = self.lock();
+        let all = inner.destinations.iter().map(|(_, destination)| destination);
+        all.filter(|found| found.spec.state_store_ref.is_some()).cloned().collect()
+    }
+
+    /// The placements on a destination.
+    pub(crate) fn placements_on(&self, destination: &str) -> Vec<Arc<WorkPlacement>> {
+        let inner = self.lock();
+        let keys = inner.by_destination.get(destination).into_iter().flatten();
+        keys.filter_map(|key| inner.placements.get(key)).cloned().collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A state store of either kind.
+#[derive(Debug, Clone)]
+pub(crate) enum Store {
+    Git(Arc<GitStateStore>),
+    Bucket(Arc<BucketStateStore>),
 }
 
 /// The Work that owns a placement.
@@ -198,6 +260,16 @@ impl Inner {
         for changed in self.destinations.take(event) {
             let name = changed.key.name.clone();
             affected.agents.insert(name.clone());
+            let spec = |side: &Option<Arc<Destination>>| {
+                side.as_ref().map(|d| (d.spec.clone(), d.metadata.deletion_timestamp.clone()))
+            };
+            for side in [&changed.old, &changed.new].into_iter().flatten() {
+                let store = side.spec.state_store_ref.as_ref();
+                if let Some(store) = store.filter(|_| spec(&changed.old) != spec(&changed.new)) {
+                    affected.destinations.insert(name.clone());
+                    affected.stores.insert((store.kind, store.name.clone()));
+                }
+            }
             let old = self.sites.get(&name).cloned();
             let new = changed.new.as_deref().map(Site::of);
             if old == new {

@@ -1,8 +1,13 @@
-//! What may enter the API? The rules on Promises, Destinations and revisions, in Kratix's words.
+//! What may enter the API? The rules on Promises, revisions, Destinations and state stores, in
+//! Kratix's words.
+
+mod stores;
 
 use k8s_openapi::api::batch::v1::Job;
-use muster_api::{Destination, Promise, PromiseRevision, labels, promise::RequiredPromiseStatus};
+use muster_api::{Promise, PromiseRevision, labels, promise::RequiredPromiseStatus};
 use serde_json::Value;
+
+pub use stores::{bucket_store, destination, git_store};
 
 use crate::{
     promise::{self, Offer, RequestApi},
@@ -55,7 +60,6 @@ fn denied(webhook: &str, cause: &str) -> Refusal {
 }
 
 const PROMISE_WEBHOOK: &str = "vpromise.kb.io";
-const DESTINATION_WEBHOOK: &str = "vdestination.kb.io";
 const REVISION_WEBHOOK: &str = "vpromiserevision-v1alpha1.kb.io";
 /// Longest name of a Promise: it becomes a label value.
 const PROMISE_NAME_LEN_MAX: usize = 63;
@@ -168,24 +172,6 @@ pub fn promise_warnings(new: &Promise, requirements: &[RequiredPromiseStatus]) -
     warnings
 }
 
-/// Whether a Destination may be created or changed; `agent` says whether there is one of its name.
-pub fn destination(new: &Destination, agent: bool) -> Result<(), Refusal> {
-    if new.spec.state_store_ref.is_some() {
-        let cause = "spec.stateStoreRef: state stores are not served yet: leave it out and enrol an \
-                     agent of this name (muster agents token create NAME)";
-        return Err(denied(DESTINATION_WEBHOOK, cause));
-    }
-    if !agent {
-        let name = new.metadata.name.as_deref().unwrap_or_default();
-        let cause = format!(
-            "stateStoreRef field is required: there is no agent {name:?} that pulls (muster agents \
-             token create {name})"
-        );
-        return Err(denied(DESTINATION_WEBHOOK, &cause));
-    }
-    Ok(())
-}
-
 /// Whether a PromiseRevision may be deleted by this user.
 pub fn revision_deletion(revision: &PromiseRevision, user: &str) -> Result<(), Refusal> {
     let labels = revision.metadata.labels.as_ref();
@@ -237,6 +223,3 @@ fn api_changes(offer: &Offer, old: &Promise) -> Vec<String> {
         (_, None) => Vec::new(),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -226,6 +226,7 @@ fn says(placement: &WorkPlacement) -> String {
 fn offline(site: &Site) -> String {
     match site.link {
         Link::Connected => String::new(),
+        Link::Offline { .. } if site.state_store => " (its state store is not ready)".to_owned(),
         Link::Offline { since: Some(since) } => format!(" (offline since {since})"),
         Link::Offline { since: None } => " (not connected yet)".to_owned(),
     }
@@ -236,7 +237,13 @@ fn advice(subject: &Subject<'_>, sites: &Sites) -> Vec<String> {
     let mut todo = BTreeSet::new();
     for placement in subject.placements {
         let target = placement.spec.target_destination_name.as_str();
-        if sites.get(target).is_some_and(|site| site.link != Link::Connected) {
+        let site = sites.get(target).filter(|site| site.link != Link::Connected);
+        if site.is_some_and(|site| site.state_store) {
+            todo.insert(format!(
+                "To do: make the state store of {target} ready; what it lacks: kubectl describe \
+                 destination {target}"
+            ));
+        } else if site.is_some() {
             todo.insert(format!(
                 "To do: start the agent on {target} (muster-agent run), or give it up with: \
                  muster agents remove {target} --abandon"

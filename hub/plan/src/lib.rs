@@ -13,5 +13,6 @@ pub mod request;
 pub mod rollup;
 pub mod schedule;
 pub mod site;
+pub mod store;
 pub mod work;
 pub mod workflow;

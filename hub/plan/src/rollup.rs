@@ -5,11 +5,13 @@
 
 mod placement;
 mod standing;
+mod stored;
 mod work;
 mod works;
 
 pub use placement::placement;
 pub use standing::{OFFLINE_AFTER, WORST_MAX};
+pub use stored::{StoreOutcome, StoreReport, event as store_event, stored};
 pub use work::work;
 pub use works::{Owner, Rollup, View, removal, works};
 

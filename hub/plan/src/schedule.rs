@@ -84,8 +84,6 @@ pub enum WhyNot {
     Mismatch(String),
     /// The selector is empty, and the destination wants to be named by a label.
     Strict,
-    /// It is fed by a state store.
-    StateStore,
     /// A request goes to one destination, and another one holds it.
     Held {
         /// The other.
@@ -93,6 +91,8 @@ pub enum WhyNot {
     },
     /// A request goes to one destination, and another one is connected.
     Offline,
+    /// A request goes to one destination, and another one's state store takes files.
+    NotReady,
     /// A request goes to one destination, and another one holds fewer placements.
     Busier {
         /// How many placements it holds.
@@ -189,9 +189,9 @@ impl fmt::Display for WhyNot {
             Self::Leaving => f.write_str("it is being removed"),
             Self::Mismatch(words) => f.write_str(words),
             Self::Strict => f.write_str("no label asks for it, and it has strictMatchLabels"),
-            Self::StateStore => f.write_str("it names a state store, which is not served yet"),
             Self::Held { by } => write!(f, "matches, but {by} holds it already, and it stays"),
             Self::Offline => f.write_str("matches, but its agent is not connected"),
+            Self::NotReady => f.write_str("matches, but its state store is not ready"),
             Self::Busier { load } => write!(f, "matches, but holds more ({load} placements)"),
             Self::LaterName => f.write_str("matches, but one is enough, and names decide"),
             Self::Removing => f.write_str("what was there is still being removed"),
@@ -236,7 +236,7 @@ impl<'a> Placing<'a, '_> {
         };
         for site in &fresh {
             outcome.chosen.insert(site.name.clone());
-            self.plan.create.push(new_placement(self.work, self.group, &site.name));
+            self.plan.create.push(new_placement(self.work, self.group, site));
         }
         if outcome.chosen.is_empty() && outcome.waiting.is_none() {
             let selector = outcome.selector.to_string();
@@ -319,6 +319,7 @@ impl<'a> Placing<'a, '_> {
         };
         for site in fit.into_iter().filter(|site| site.name != best.name) {
             let why = match (key(site).0 != key(best).0, load(site) > load(best)) {
+                (true, _) if site.state_store => WhyNot::NotReady,
                 (true, _) => WhyNot::Offline,
                 (false, true) => WhyNot::Busier { load: load(site) },
                 (false, false) => WhyNot::LaterName,
@@ -344,16 +345,18 @@ pub(crate) fn why_not(site: &Site, selector: &Selector) -> Option<WhyNot> {
     if site.leaving {
         return Some(WhyNot::Leaving);
     }
-    if site.state_store {
-        return Some(WhyNot::StateStore);
-    }
     if selector.is_empty() && site.strict && !site.labels.is_empty() {
         return Some(WhyNot::Strict);
     }
     selector.mismatch(&site.labels).map(WhyNot::Mismatch)
 }
 
-fn new_placement(work: &Work, group: &WorkloadGroup, destination: &str) -> WorkPlacement {
+fn new_placement(work: &Work, group: &WorkloadGroup, site: &Site) -> WorkPlacement {
+    let destination = site.name.as_str();
+    let mut finalizers = vec![finalizer::PLACEMENT_CLEANUP.to_owned()];
+    if site.state_store && site.lists {
+        finalizers.push(finalizer::PLACEMENT_LIST_CLEANUP.to_owned());
+    }
     let mut placement = WorkPlacement::new(
         &placement_name(work, group, destination),
         spec_of(work, group, destination),
@@ -362,7 +365,7 @@ fn new_placement(work: &Work, group: &WorkloadGroup, destination: &str) -> WorkP
         namespace: work.metadata.namespace.clone(),
         labels: Some(labels_of(work, group, destination)),
         annotations: annotation_of(work),
-        finalizers: Some(vec![finalizer::PLACEMENT_CLEANUP.to_owned()]),
+        finalizers: Some(finalizers),
         owner_references: Some(vec![OwnerReference {
             api_version: Work::api_version(&()).into_owned(),
             kind: Work::kind(&()).into_owned(),

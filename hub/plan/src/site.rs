@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use muster_api::{
     Destination,
     conditions::{self, kind},
+    destination::FilepathMode,
 };
 
 /// A Destination as decisions see it.
@@ -19,13 +20,15 @@ pub struct Site {
     pub strict: bool,
     /// Whether it is being removed: nothing new goes there.
     pub leaving: bool,
-    /// Whether it is fed by a state store, which is not served yet.
+    /// Whether it is fed by a state store, not by an agent.
     pub state_store: bool,
-    /// Whether its agent is connected.
+    /// Whether its state store also holds a list of each placement's files.
+    pub lists: bool,
+    /// Whether its agent is connected, or its state store takes files.
     pub link: Link,
 }
 
-/// Whether a destination's agent is connected.
+/// Whether a destination takes files now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
     /// It is.
@@ -49,13 +52,14 @@ impl Site {
             strict: destination.spec.strict_match_labels,
             leaving: destination.metadata.deletion_timestamp.is_some(),
             state_store: destination.spec.state_store_ref.is_some(),
+            lists: destination.spec.filepath.mode == FilepathMode::None,
             link: Link::of(destination),
         }
     }
 }
 
 impl Link {
-    /// What a Destination's `Ready` condition says: True while its agent is connected.
+    /// What a Destination's `Ready` condition says.
     pub fn of(destination: &Destination) -> Self {
         let conditions = destination.status.as_ref().map(|s| s.conditions.as_slice());
         match conditions::find(conditions.unwrap_or_default(), kind::READY) {

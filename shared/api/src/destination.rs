@@ -31,52 +31,124 @@ pub struct DestinationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_store_ref: Option<StateStoreRef>,
     /// Whether an empty selector passes over this destination if it has labels.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict_match_labels: bool,
     /// Layout of files in a state store.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filepath: Option<Filepath>,
-    /// `none` (the default) or `all`: whether files go with the Destination.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cleanup: Option<String>,
-    /// Whether test documents are written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub init_workloads: Option<InitWorkloads>,
+    #[serde(default)]
+    pub filepath: Filepath,
+    /// Whether files go from the state store with the Destination.
+    #[serde(default)]
+    pub cleanup: Cleanup,
+    /// Whether test documents are written to the state store.
+    #[serde(default)]
+    pub init_workloads: InitWorkloads,
 }
 
 /// Which state store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StateStoreRef {
-    /// `GitStateStore` or `BucketStateStore`.
-    pub kind: String,
+    /// Its kind.
+    pub kind: StateStoreKind,
     /// Its name.
     pub name: String,
+}
+
+/// The kinds of state stores.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum StateStoreKind {
+    /// A bucket of an S3 server.
+    BucketStateStore,
+    /// A branch of a Git repository.
+    #[default]
+    GitStateStore,
+}
+
+impl StateStoreKind {
+    /// The kind's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BucketStateStore => "BucketStateStore",
+            Self::GitStateStore => "GitStateStore",
+        }
+    }
+}
+
+/// Whether files go with the Destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Cleanup {
+    /// They stay.
+    #[default]
+    None,
+    /// They go.
+    All,
 }
 
 /// Layout of files in a state store.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Filepath {
-    /// `nestedByMetadata`, `aggregatedYAML` or `none`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
-    /// The one file of `aggregatedYAML`.
+    /// Which layout; nestedByMetadata unless said. It cannot be changed.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-validations" = [
+        {"rule": "self == oldSelf", "message": "filepath.mode is immutable"}
+    ]))]
+    pub mode: FilepathMode,
+    /// The one file of aggregatedYAML; `aggregated.yaml` unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filename: Option<String>,
 }
 
+/// How files are laid out in a state store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FilepathMode {
+    /// A directory for each placement, named by Promise, request and pipeline.
+    #[default]
+    #[serde(rename = "nestedByMetadata")]
+    NestedByMetadata,
+    /// One file that holds the documents of all placements.
+    #[serde(rename = "aggregatedYAML")]
+    AggregatedYaml,
+    /// The files as the pipelines named them, and a list for each placement.
+    #[serde(rename = "none")]
+    None,
+}
+
 /// Whether test documents are written.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InitWorkloads {
-    /// Written unless false.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
+    /// Whether they are.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+}
+
+impl Default for InitWorkloads {
+    fn default() -> Self {
+        Self { enabled: enabled() }
+    }
+}
+
+fn enabled() -> bool {
+    true
 }
 
 /// Where a Destination stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DestinationStatus {
-    /// `Ready`: for an agent's destination, whether the agent is connected.
+    /// `Ready`: whether the agent is connected, or the state store can be written to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -71,6 +71,9 @@ pub mod finalizer {
     pub const RESOURCE_BINDING_CLEANUP: &str = "kratix.io/resource-binding-cleanup";
     /// Files of a WorkPlacement: kept until its destination says that they are removed.
     pub const PLACEMENT_CLEANUP: &str = "finalizers.workplacement.kratix.io/repo-cleanup";
+    /// The list of a WorkPlacement's files, where files are laid out as they are named.
+    pub const PLACEMENT_LIST_CLEANUP: &str =
+        "finalizers.workplacement.kratix.io/kratix-dot-files-cleanup";
     /// What a destination holds, before the Destination goes.
     pub const DESTINATION_CLEANUP: &str = "kratix.io/destination-cleanup";
     /// What an agent's destination holds, before the Agent goes.

@@ -5,26 +5,32 @@
 //! ([`crds`]).
 
 pub mod agent;
+pub mod bucket_state_store;
 pub mod conditions;
 pub mod content;
 pub mod crds;
 pub mod destination;
 pub mod enrolment;
+pub mod git_state_store;
 pub mod labels;
 pub mod pipeline;
 pub mod promise;
 pub mod promise_revision;
 pub mod resource_binding;
+pub mod state_store;
 pub mod work;
 pub mod work_placement;
 
 pub use agent::{Agent, AgentSpec, AgentStatus};
+pub use bucket_state_store::{BucketStateStore, BucketStateStoreSpec};
 pub use content::{Content, ContentSpec};
 pub use destination::{Destination, DestinationSpec, DestinationStatus};
+pub use git_state_store::{GitStateStore, GitStateStoreSpec};
 pub use pipeline::{Pipeline, PipelineSpec};
 pub use promise::{Promise, PromiseSpec, PromiseStatus};
 pub use promise_revision::{PromiseRevision, PromiseRevisionSpec, PromiseRevisionStatus};
 pub use resource_binding::{ResourceBinding, ResourceBindingSpec, ResourceBindingStatus};
+pub use state_store::StateStoreStatus;
 pub use work::{Work, WorkSpec, WorkStatus, WorkloadGroup};
 pub use work_placement::{WorkPlacement, WorkPlacementSpec, WorkPlacementStatus};
 

@@ -6,6 +6,7 @@
 pub mod assignment;
 pub mod content;
 pub mod digest;
+pub mod directory;
 pub mod encode;
 pub mod health;
 pub mod name;

@@ -46,6 +46,11 @@ pub enum Waiting {
         /// The destination.
         destination: String,
     },
+    /// The files are not in the destination's state store yet.
+    NotYetWritten {
+        /// The destination.
+        destination: String,
+    },
     /// The files need an applier that the agent does not have.
     NeedsApplier {
         /// The destination.
@@ -77,6 +82,7 @@ impl Waiting {
             Self::ImageNotRunnable { .. } => "ImageNotRunnable",
             Self::AgentOffline { .. } => "AgentOffline",
             Self::NotYetApplied { .. } => "NotYetApplied",
+            Self::NotYetWritten { .. } => "NotYetWritten",
             Self::NeedsApplier { .. } => "NeedsApplier",
             Self::Removing { .. } => "Removing",
             Self::PromiseUnavailable { .. } => "PromiseUnavailable",
@@ -113,6 +119,9 @@ impl Waiting {
             Self::NotYetApplied { destination } => {
                 format!("destination {destination} has not yet reported the files as applied")
             }
+            Self::NotYetWritten { destination } => format!(
+                "the files are not yet written to the state store of destination {destination}"
+            ),
             Self::NeedsApplier { destination, applier } => format!(
                 "destination {destination} has no {applier} applier: enable it in the agent's \
                  policy file and restart the agent, or choose another destination by label"

@@ -87,6 +87,7 @@ impl Home {
                 let user = UserInfo::service_account("kratix-platform-system", &account_name(name));
                 Client::new(clients.service(user), "default")
             }),
+            stores_dir: dir.path().join("stores"),
         });
         api.admit(Arc::new(Rules(control.admission())));
         let shutdown = CancellationToken::new();

@@ -87,7 +87,7 @@ impl Home {
         }
         let for_all = client.clone();
         let client_for: ClientFor = Arc::new(move |_| for_all.clone());
-        let fleet = Fleet::build(&client_for);
+        let fleet = Fleet::build(&client_for, dir.path().join("stores"));
         let shutdown = CancellationToken::new();
         Home {
             dir,

@@ -110,7 +110,7 @@ fn removing(
     Verdict::new(kind::APPLIED, Truth::False, waiting.reason(), waiting.message())
 }
 
-fn scheduled(placement: &WorkPlacement) -> Verdict {
+pub(crate) fn scheduled(placement: &WorkPlacement) -> Verdict {
     let kind = kind::SCHEDULE_SUCCEEDED;
     if is_misplaced(placement) {
         let message = "Target destination no longer matches destinationSelectors";
@@ -120,7 +120,11 @@ fn scheduled(placement: &WorkPlacement) -> Verdict {
     Verdict::new(kind, Truth::True, "ScheduledToDestination", message)
 }
 
-fn ready(placement: &WorkPlacement, status: &WorkPlacementStatus, applied: &Verdict) -> Verdict {
+pub(crate) fn ready(
+    placement: &WorkPlacement,
+    status: &WorkPlacementStatus,
+    applied: &Verdict,
+) -> Verdict {
     let not = |reason: &str, message: String| {
         Verdict::new(kind::READY, Truth::False, reason, bounded_message(&message))
     };

@@ -26,6 +26,8 @@ pub(crate) struct Standing<'a> {
     /// Applied at its pinned digest, as far as is known.
     pub applied: bool,
     pub misplaced: bool,
+    /// Whether a state store holds its files, and no agent.
+    pub stored: bool,
     /// Since when its agent is not connected.
     pub offline: Option<Timestamp>,
     pub reason: String,
@@ -70,7 +72,10 @@ impl<'a> Standing<'a> {
         let state = state(placement, at_digest);
         let applied = at_digest && matches!(state, State::Applied | State::Applying);
         let site = sites.get(&placement.spec.target_destination_name);
+        let stored = site.is_some_and(|site| site.state_store);
         let offline = match site.map(|site| site.link) {
+            // What is in a store stays there, whether the hub can write to it or not.
+            _ if stored => None,
             Some(Link::Offline { since }) => Some(since.unwrap_or(created)),
             Some(Link::Connected) | None => None,
         };
@@ -80,6 +85,7 @@ impl<'a> Standing<'a> {
             health: parse_health(status.and_then(|s| s.health.as_deref()).unwrap_or_default()),
             applied,
             misplaced: is_misplaced(placement),
+            stored,
             offline,
             reason: said.map(|c| c.reason.clone()).unwrap_or_default(),
             message: said.map(|c| c.message.clone()).unwrap_or_default(),

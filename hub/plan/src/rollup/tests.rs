@@ -19,6 +19,7 @@ fn sites(link: Link) -> Sites {
         strict: false,
         leaving: false,
         state_store: false,
+        lists: false,
         link,
     };
     Sites::from([(site.name.clone(), site)])

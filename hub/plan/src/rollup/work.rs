@@ -159,6 +159,7 @@ pub(crate) fn waiting(standing: &Standing<'_>) -> Waiting {
     match standing.offline {
         Some(since) => Waiting::AgentOffline { destination, since: Some(since.to_string()) },
         None if standing.leaving() => Waiting::Removing { destination },
+        None if standing.stored => Waiting::NotYetWritten { destination },
         None => Waiting::NotYetApplied { destination },
     }
 }
@@ -173,6 +174,9 @@ pub(crate) fn health_words(standing: &Standing<'_>) -> String {
     let said = standing.placement.status.as_ref().and_then(|s| s.health_message.as_deref());
     match (said, standing.health) {
         (Some(said), _) => format!("{}: {said}", standing.destination()),
+        (None, Health::Unknown) if standing.stored => {
+            format!("{}: what reads its state store tells nothing here", standing.destination())
+        }
         (None, Health::Unknown) => {
             format!("{}: nothing there says whether it works", standing.destination())
         }

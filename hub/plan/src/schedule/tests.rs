@@ -54,6 +54,7 @@ fn site(name: &str, labels: &[(&str, &str)], connected: bool) -> Site {
         strict: false,
         leaving: false,
         state_store: false,
+        lists: false,
         link: if connected { Link::Connected } else { Link::Offline { since: None } },
     }
 }
@@ -129,18 +130,32 @@ fn a_request_prefers_connected_then_least_loaded_then_first_by_name() {
 }
 
 #[test]
-fn strict_leaving_and_state_store_destinations_are_passed_over() {
+fn strict_and_leaving_destinations_are_passed_over() {
     let work = work(None, vec![]);
     let strict = Site { strict: true, ..site("strict", &[("a", "b")], true) };
     let bare = Site { strict: true, ..site("strict-bare", &[], true) };
     let leaving = Site { leaving: true, ..site("leaving", &[], true) };
-    let store = Site { state_store: true, ..site("store", &[], true) };
-    let plan = plan(&work, &sites(&[strict, bare, leaving, store]), &[]);
+    let plan = plan(&work, &sites(&[strict, bare, leaving]), &[]);
     assert_eq!(targets(&plan), ["strict-bare"]);
     let why = &plan.groups[0].passed_over;
     assert_eq!(why["strict"], WhyNot::Strict);
     assert_eq!(why["leaving"], WhyNot::Leaving);
-    assert_eq!(why["store"], WhyNot::StateStore);
+}
+
+#[test]
+fn agents_and_state_stores_take_part_alike_and_one_that_is_not_ready_comes_last() {
+    let store =
+        |name: &str, ready| Site { state_store: true, lists: true, ..site(name, &[], ready) };
+    let all =
+        sites(&[store("a-broken", false), store("b-store", true), site("c-agent", &[], true)]);
+    let everywhere = plan(&work(None, vec![]), &all, &[]);
+    assert_eq!(targets(&everywhere), ["a-broken", "b-store", "c-agent"]);
+    let finalizers = |index: usize| everywhere.create[index].metadata.finalizers.as_ref().unwrap();
+    assert_eq!(finalizers(1).len(), 2, "the list of files has its own");
+    assert_eq!(finalizers(2).len(), 1);
+    let one = plan(&work(Some("shop"), vec![]), &all, &[]);
+    assert_eq!(targets(&one), ["b-store"]);
+    assert_eq!(one.groups[0].passed_over["a-broken"], WhyNot::NotReady);
 }
 
 #[test]

@@ -1,0 +1,198 @@
+//! State stores and the Destinations that they feed: which are ready, and which touch each other?
+
+use std::collections::BTreeMap;
+
+use muster_api::{
+    Destination,
+    conditions::{Truth, Verdict, kind},
+    destination::StateStoreRef,
+};
+use muster_core::directory;
+
+/// A store's trouble, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lack {
+    /// One CamelCase word.
+    pub reason: String,
+    /// The cause and the cure.
+    pub message: String,
+}
+
+/// Two Destinations whose directories touch each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlap {
+    /// The other one, which was there first.
+    pub with: String,
+    /// The other one's path.
+    pub path: String,
+}
+
+/// Of Destinations in one repository or bucket, those that may not be served because an older one's
+/// directory holds theirs or lies in it; by name. `places` are their directories from the top of
+/// the repository or bucket.
+pub fn overlaps<'a>(
+    places: impl IntoIterator<Item = (&'a Destination, String)>,
+) -> BTreeMap<String, Overlap> {
+    let mut order: Vec<_> = places.into_iter().collect();
+    order.sort_by_key(|(destination, _)| {
+        let meta = &destination.metadata;
+        (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
+    });
+    let mut held: BTreeMap<String, String> = BTreeMap::new();
+    let mut found = BTreeMap::new();
+    for (destination, place) in order {
+        let name = destination.metadata.name.clone().unwrap_or_default();
+        match touching(&held, &place) {
+            Some((path, with)) => {
+                let (path, with) = (path.clone(), with.clone());
+                found.insert(name, Overlap { with, path });
+            }
+            None => drop(held.insert(place, name)),
+        }
+    }
+    found
+}
+
+/// The condition `Ready` of a Destination that a state store feeds. `own` is a fault of its own.
+pub fn destination_ready(
+    destination: &Destination,
+    store: Option<&Result<(), Lack>>,
+    own: Option<&Lack>,
+    documents_written: bool,
+) -> Verdict {
+    let not =
+        |reason: &str, message: String| Verdict::new(kind::READY, Truth::False, reason, message);
+    let yes = |reason: &str, message: &str| Verdict::new(kind::READY, Truth::True, reason, message);
+    if let Some(lack) = own {
+        return not(&lack.reason, lack.message.clone());
+    }
+    match store {
+        Some(Err(lack)) if lack.reason == STORE_NOT_FOUND => {
+            not(STORE_NOT_FOUND, lack.message.clone())
+        }
+        Some(Err(lack)) => {
+            let reference = destination.spec.state_store_ref.as_ref().map(name_of);
+            let store = reference.unwrap_or_default();
+            not("StateStoreNotReady", format!("{store} is not ready: {}", lack.message))
+        }
+        None => not("DestinationNotReady", "Destination is not ready".to_owned()),
+        Some(Ok(())) if !destination.spec.init_workloads.enabled => {
+            yes("DestinationReady", "Destination is ready")
+        }
+        Some(Ok(())) if documents_written => {
+            yes("TestDocumentsWritten", "Test documents written to State Store")
+        }
+        Some(Ok(())) => not("DestinationNotReady", "Destination is not ready".to_owned()),
+    }
+}
+
+/// The condition `Ready` of a state store.
+pub fn store_ready(standing: &Result<(), Lack>) -> Verdict {
+    match standing {
+        Ok(()) => Verdict::new(kind::READY, Truth::True, "StateStoreReady", "State store is ready"),
+        Err(lack) => {
+            Verdict::new(kind::READY, Truth::False, lack.reason.as_str(), lack.message.clone())
+        }
+    }
+}
+
+/// The reason of a Destination whose store does not exist.
+pub const STORE_NOT_FOUND: &str = "StateStoreNotFound";
+
+/// A store that does not exist.
+pub fn not_found(store: &StateStoreRef) -> Lack {
+    let message = format!(
+        "spec.stateStoreRef: there is no {} {:?}: create it, or name another",
+        store.kind.as_str(),
+        store.name
+    );
+    Lack { reason: STORE_NOT_FOUND.to_owned(), message }
+}
+
+/// A reference as people write it.
+pub fn name_of(store: &StateStoreRef) -> String {
+    format!("{}/{}", store.kind.as_str(), store.name)
+}
+
+impl Overlap {
+    /// The fault that it is.
+    pub fn lack(&self) -> Lack {
+        Lack { reason: "PathOverlap".to_owned(), message: self.message() }
+    }
+
+    /// The cause and the cure.
+    pub fn message(&self) -> String {
+        format!(
+            "spec.path: the directory of destination {:?} in the same state store is {:?}, and one \
+             must not hold the other: give this one a path of its own beside it",
+            self.with,
+            if self.path.is_empty() { "." } else { &self.path }
+        )
+    }
+}
+
+/// What holds a directory, is it, or lies in it.
+fn touching<'a>(
+    held: &'a BTreeMap<String, String>,
+    place: &str,
+) -> Option<(&'a String, &'a String)> {
+    let top = held.get_key_value("");
+    let ends = place.match_indices('/').map(|(end, _)| end).chain([place.len()]);
+    let above = ends.filter_map(|end| held.get_key_value(&place[..end])).next();
+    let below = held.range(format!("{place}/")..).next();
+    let below = below.filter(|(path, _)| directory::is_below(path, place));
+    let any = held.iter().next().filter(|_| place.is_empty());
+    top.or(above).or(below).or(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use muster_api::DestinationSpec;
+
+    fn destination(name: &str, age: i64) -> Destination {
+        let mut destination = Destination::new(name, DestinationSpec::default());
+        let created = jiff::Timestamp::from_second(age).unwrap();
+        destination.metadata.creation_timestamp = Some(Time(created));
+        destination
+    }
+
+    #[test]
+    fn the_older_of_two_destinations_keeps_its_directory() {
+        for (older, younger, touch) in [
+            ("a", "a", true),
+            ("a", "a/b", true),
+            ("a/b", "a", true),
+            ("", "a", true),
+            ("a", "", true),
+            ("a", "ab", false),
+            ("a/b", "a/c", false),
+        ] {
+            let (one, two) = (destination("z-older", 1), destination("a-younger", 2));
+            let found = overlaps([(&two, younger.to_owned()), (&one, older.to_owned())]);
+            let expected = touch.then_some("a-younger");
+            assert_eq!(found.keys().next().map(String::as_str), expected, "{older} {younger}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_ready_when_its_documents_are_there() {
+        let lack = Lack { reason: "AuthenticationFailed".into(), message: "log in".into() };
+        let mut quiet = destination("quiet", 1);
+        quiet.spec.init_workloads.enabled = false;
+        let normal = destination("dev", 1);
+        let overlap = Overlap { with: "x".into(), path: String::new() }.lack();
+        for (destination, store, overlap, written, truth, reason) in [
+            (&normal, None, None, false, Truth::False, "DestinationNotReady"),
+            (&normal, Some(Ok(())), None, false, Truth::False, "DestinationNotReady"),
+            (&normal, Some(Ok(())), None, true, Truth::True, "TestDocumentsWritten"),
+            (&quiet, Some(Ok(())), None, false, Truth::True, "DestinationReady"),
+            (&normal, Some(Err(lack)), None, true, Truth::False, "StateStoreNotReady"),
+            (&normal, Some(Ok(())), Some(&overlap), true, Truth::False, "PathOverlap"),
+        ] {
+            let verdict = destination_ready(destination, store.as_ref(), overlap, written);
+            assert_eq!((verdict.truth, verdict.reason.as_str()), (truth, reason));
+        }
+    }
+}
