@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Make a data directory from a backup
     Restore(RestoreArgs),
+    /// What makes Flux or Argo CD read a destination that a state store feeds
+    Destinations(DestinationsArgs),
     /// Try it: a hub and agents on this host, the samples, a live view, until Ctrl-C
     Quickstart(QuickstartArgs),
     /// What the hub's own containers in a pipeline run
@@ -333,6 +335,38 @@ pub(crate) struct RestoreArgs {
     pub(crate) data_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) keys: KeyArgs,
+}
+
+/// `muster destinations`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DestinationsArgs {
+    #[command(subcommand)]
+    pub(crate) command: DestinationsCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DestinationsCommand {
+    /// Print the documents to apply in the destination's cluster
+    Gitops(GitopsArgs),
+}
+
+/// `muster destinations gitops`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct GitopsArgs {
+    /// The destination
+    pub(crate) name: String,
+    /// Who reads it
+    #[arg(long = "for", value_enum, value_name = "READER")]
+    pub(crate) reader: ReaderArg,
+}
+
+/// Who reads a state store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReaderArg {
+    /// Flux: a source and Kustomizations
+    Flux,
+    /// Argo CD: Applications
+    Argocd,
 }
 
 /// `muster quickstart`.

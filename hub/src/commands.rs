@@ -5,6 +5,7 @@ pub(crate) mod apply;
 pub(crate) mod backup;
 pub(crate) mod cluster;
 pub(crate) mod delete;
+pub(crate) mod destinations;
 pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod kubeconfig;

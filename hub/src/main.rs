@@ -48,6 +48,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::Agents(args) => commands::agents::run(args, &client).await,
         Command::Backup(args) => commands::backup::run(&args, &client).await,
         Command::Restore(args) => commands::restore::run(args).await,
+        Command::Destinations(args) => commands::destinations::run(args, &client).await,
     }
 }
 

@@ -72,6 +72,26 @@ the_etcd() {
     go_program etcd 3.6.8 . "-s -w"
 }
 
+# git's own http-backend behind a small web server of ours. Its number changes with its source.
+the_git_server() {
+    [ -z "${MUSTER_GIT_SERVER:-}" ] || { echo "$MUSTER_GIT_SERVER"; return; }
+    install git git || return 1
+    go_program git-server 1 . "-s -w"
+}
+
+# A real S3 server over a directory.
+the_s3_server() {
+    [ -z "${MUSTER_S3_SERVER:-}" ] || { echo "$MUSTER_S3_SERVER"; return; }
+    go_program versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw "-s -w"
+}
+
+the_sshd() {
+    [ -z "${MUSTER_SSHD:-}" ] || { echo "$MUSTER_SSHD"; return; }
+    PATH=$PATH:/usr/sbin
+    install sshd openssh-server || return 1
+    command -v sshd
+}
+
 # install PROGRAM PACKAGE…: with apt, where we may.
 install() {
     program=$1
@@ -157,6 +177,11 @@ export_or_lack MUSTER_PYTHON "$(the_python_client || true)" python-client \
     "apt-get install python3-venv, and let pip reach PyPI"
 export_or_lack MUSTER_NODE_CLIENT "$(the_node_client || true)" node-client \
     "install node 20 and npm, and let npm reach its registry"
+export_or_lack MUSTER_GIT_SERVER "$(the_git_server || true)" git-server \
+    "apt-get install git, and install Go to build it"
+export_or_lack MUSTER_S3_SERVER "$(the_s3_server || true)" versitygw \
+    "install Go to build it, or set MUSTER_S3_SERVER"
+export_or_lack MUSTER_SSHD "$(the_sshd || true)" sshd "apt-get install openssh-server"
 export_or_lack MUSTER_TERRAFORM "$(command -v terraform || command -v tofu || true)" terraform \
     "install terraform or tofu"
 export_or_lack MUSTER_TEST_IMAGE "$(the_image || true)" podman \

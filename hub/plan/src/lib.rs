@@ -7,6 +7,7 @@ pub mod admit;
 pub mod assign;
 pub mod duration;
 pub mod explain;
+pub mod gitops;
 pub mod names;
 pub mod promise;
 pub mod request;

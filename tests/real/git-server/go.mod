@@ -1,0 +1,3 @@
+module muster.dev/tests/real/git-server
+
+go 1.26
