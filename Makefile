@@ -33,7 +33,7 @@ quickstart: build
 	$(BIN)/muster quickstart
 
 # Prints figures; the profile is what is built already unless asked: make bench PROFILE=release.
-# Parts of it: make bench PARTS="rest requests works fleet".
+# Parts of it: make bench PARTS="rest requests works stores fleet".
 bench:
 	$(CARGO) build --profile $(PROFILE) --locked -p muster -p muster-agent -p muster-tests -p muster-e2e \
 		--bin muster --bin muster-agent --bin idle-agents --bin bench

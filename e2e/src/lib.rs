@@ -6,8 +6,10 @@ mod agent;
 mod hub;
 mod kubectl;
 mod process;
+mod servers;
 
 pub use agent::Agent;
 pub use hub::{Executor, Hub, HubOptions};
 pub use kubectl::{Answer, Kubectl};
 pub use process::{Process, eventually, free_port, has_part, program, sample, scratch};
+pub use servers::{GitServer, Repositories, S3Server, SshServer, Tree};

@@ -59,8 +59,20 @@ struct State {
     known: bool,
     /// The branch's newest commit; none while it does not exist.
     head: Option<String>,
+    /// Whether a push may have arrived though it failed.
+    stale: bool,
     /// Pushes since the disk was tidied.
     pushes: u32,
+}
+
+impl State {
+    /// Trusts the disk no more after git failed in a way that nobody knows.
+    fn doubt(&mut self, trouble: Option<&Trouble>) {
+        if let Some(trouble) = trouble {
+            self.stale = true;
+            self.known &= trouble.reason != words::UNKNOWN;
+        }
+    }
 }
 
 /// How a push ended.
@@ -118,33 +130,44 @@ impl GitStore {
 
     /// Asks for the branch's newest commit, and says what others changed since the last one.
     async fn fetch(&self, state: &mut State) -> Result<Drift, Trouble> {
-        if !state.known {
+        let fresh = !state.known;
+        if fresh {
             check_program().await?;
             self.git.create().map_err(|error| words::disk(&error))?;
             self.local(&["init", "--quiet", "--bare"], &[]).await?;
         }
+        let told = self.remote_head().await?;
         let before = state.head.clone();
-        state.head = self.remote_head().await?;
-        let first = !std::mem::replace(&mut state.known, true);
-        let Some(head) = state.head.clone() else {
-            return Ok(if before.is_some() { Drift::Unknown } else { Drift::None });
-        };
-        if before.as_ref() == Some(&head) {
+        if told == before && !fresh {
+            state.stale = false;
             return Ok(Drift::None);
         }
-        let refspec = format!("+{}:refs/muster/head", self.branch());
-        let fetch =
-            ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-auto-gc"];
-        let args: Vec<_> = fetch.into_iter().chain([self.access.url.as_str(), &refspec]).collect();
-        self.ask(Asked::Transfer, &args).await?;
-        // It may be newer still than what was told before.
-        let head = self.local(&["rev-parse", "refs/muster/head"], &[]).await?.trim().to_owned();
-        state.head = Some(head.clone());
-        match before {
-            None if first => Ok(Drift::None),
-            None => Ok(Drift::Unknown),
-            Some(before) => Ok(self.difference(&before, &head).await),
+        if told.is_some() {
+            self.transfer().await?;
         }
+        // It may be newer still than what was told.
+        let head = match told {
+            Some(_) => Some(self.local(&["rev-parse", "refs/muster/head"], &[]).await?),
+            None => None,
+        };
+        state.head = head.map(|head| head.trim().to_owned());
+        (state.known, state.stale) = (true, false);
+        match (before, &state.head) {
+            (Some(before), Some(head)) if before == *head => Ok(Drift::None),
+            (Some(before), Some(head)) if !fresh => Ok(self.difference(&before, head).await),
+            // The first look in this life is followed by a write of everything.
+            (None, _) if fresh => Ok(Drift::None),
+            _ => Ok(Drift::Unknown),
+        }
+    }
+
+    /// Brings the branch's newest commit, without its history.
+    async fn transfer(&self) -> Result<(), Trouble> {
+        let refspec = format!("+{}:refs/muster/head", self.branch());
+        let url = self.access.url.as_str();
+        let fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head"];
+        let args: Vec<_> = fetch.into_iter().chain(["--no-auto-gc", url, &refspec]).collect();
+        self.ask(Asked::Transfer, &args).await.map(drop)
     }
 
     /// The branch's newest commit on the server; none in an empty repository.
@@ -252,6 +275,12 @@ impl GitStore {
 
     async fn write(&self, entries: &[Entry]) -> Result<Written, Trouble> {
         let mut state = self.state.lock().await;
+        let written = self.write_all(&mut state, entries).await;
+        state.doubt(written.as_ref().err());
+        written
+    }
+
+    async fn write_all(&self, state: &mut State, entries: &[Entry]) -> Result<Written, Trouble> {
         let mut written = Written::default();
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         for attempt in 0..ATTEMPTS {
@@ -259,11 +288,11 @@ impl GitStore {
             if attempt > 1 {
                 sleep(backoff.wait()).await;
             }
-            if !state.known || attempt > 0 {
-                let drift = self.fetch(&mut state).await?;
+            if !state.known || state.stale || attempt > 0 {
+                let drift = self.fetch(state).await?;
                 written.drift = std::mem::take(&mut written.drift).and(drift);
             }
-            let version = match self.commit(&state, entries).await? {
+            let version = match self.commit(state, entries).await? {
                 // What is on disk may be old: only the server says that nothing is to be done.
                 None if self.remote_head().await? == state.head => {
                     state.head.clone().unwrap_or_default()
@@ -271,14 +300,8 @@ impl GitStore {
                 None => continue,
                 Some(commit) => {
                     written.requests += 1;
-                    match self.push(&commit).await {
-                        Ok(Pushed::Behind) => continue,
-                        Ok(Pushed::Done) => {}
-                        Err(trouble) => {
-                            // It may have arrived all the same.
-                            state.known = state.known && trouble.weight == crate::Weight::Batch;
-                            return Err(trouble);
-                        }
+                    if let Pushed::Behind = self.push(&commit).await? {
+                        continue;
                     }
                     written.changed = true;
                     state.head = Some(commit.clone());
@@ -287,7 +310,7 @@ impl GitStore {
                 }
             };
             written.versions = vec![version; entries.len()];
-            self.upkeep(&mut state).await;
+            self.upkeep(state).await;
             return Ok(written);
         }
         Err(words::contended(&self.access, ATTEMPTS))
@@ -295,9 +318,15 @@ impl GitStore {
 
     async fn probe(&self) -> Result<Drift, Trouble> {
         let mut state = self.state.lock().await;
+        let drift = self.probe_branch(&mut state).await;
+        state.doubt(drift.as_ref().err());
+        drift
+    }
+
+    async fn probe_branch(&self, state: &mut State) -> Result<Drift, Trouble> {
         let mut drift = Drift::None;
         if !state.known {
-            drift = self.fetch(&mut state).await?;
+            drift = self.fetch(state).await?;
         }
         for _ in 0..2 {
             let commit = match &state.head {
@@ -313,7 +342,7 @@ impl GitStore {
             let args = ["push", "--dry-run", "--porcelain", "--no-verify", url, &refspec];
             match self.pushed(Asked::Probe, &args).await? {
                 Pushed::Done => return Ok(drift),
-                Pushed::Behind => drift = drift.and(self.fetch(&mut state).await?),
+                Pushed::Behind => drift = drift.and(self.fetch(state).await?),
             }
         }
         Ok(drift)
@@ -325,27 +354,15 @@ impl GitStore {
             return;
         }
         state.pushes = 0;
-        let refspec = format!("+{}:refs/muster/head", self.branch());
-        let url = self.access.url.as_str();
-        let fetch = [
-            "fetch",
-            "--quiet",
-            "--depth=1",
-            "--no-tags",
-            "--no-write-fetch-head",
-            "--no-auto-gc",
-            url,
-            &refspec,
-        ];
         let tidied = async {
-            self.ask(Asked::Transfer, &fetch).await?;
+            self.transfer().await?;
             self.local(&["update-ref", "-d", "refs/muster/next"], &[]).await?;
             self.local(&["gc", "--quiet", "--prune=now"], &[]).await?;
             self.local(&["rev-parse", "refs/muster/head"], &[]).await
         };
         match tidied.await {
-            // Others may have pushed in between; then it is looked at anew.
             Ok(head) if Some(head.trim()) == state.head.as_deref() => {}
+            // Others may have pushed in between; then it is looked at anew.
             Ok(_) | Err(_) => state.known = false,
         }
     }

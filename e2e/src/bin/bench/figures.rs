@@ -19,6 +19,10 @@ pub(crate) enum Unit {
     Kb,
     /// Percent of one core.
     Percent,
+    /// How many.
+    Count,
+    /// How many in a second.
+    PerSecond,
 }
 
 /// One figure, measured several times.
@@ -71,6 +75,8 @@ impl Figure {
             Unit::Mb => format!("{number:.1} MB"),
             Unit::Kb => format!("{number:.1} kB"),
             Unit::Percent => format!("{number:.2} %"),
+            Unit::Count => format!("{number:.0}"),
+            Unit::PerSecond => format!("{number:.1} /s"),
         }
     }
 }

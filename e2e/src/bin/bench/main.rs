@@ -10,6 +10,7 @@ mod fleet;
 mod machine;
 mod requests;
 mod rest;
+mod stores;
 mod works;
 
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use figures::Figures;
 
 /// The parts of the bench, by the names that choose them.
-const PARTS: [&str; 4] = ["requests", "rest", "fleet", "works"];
+const PARTS: [&str; 5] = ["requests", "rest", "fleet", "works", "stores"];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
@@ -48,6 +49,9 @@ async fn measure(chosen: &[String]) -> anyhow::Result<()> {
     }
     if wanted("works") {
         works::measure(&mut figures).await?;
+    }
+    if wanted("stores") {
+        stores::measure(&mut figures).await?;
     }
     if wanted("fleet") {
         fleet::measure(&mut figures).await?;

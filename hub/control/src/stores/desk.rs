@@ -47,6 +47,8 @@ pub(super) struct Worker {
     backoff: Backoff,
     /// Placements that were refused, and by which destination: looked at again when something goes.
     refused: BTreeMap<ObjectKey, String>,
+    /// Destinations that had a fault of their own at the last look.
+    faulty: BTreeSet<String>,
     /// What the store rejected, until it is tried again.
     rejected: Option<(Instant, Dirty)>,
 }
@@ -68,6 +70,7 @@ impl Worker {
             standing: None,
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
             refused: BTreeMap::new(),
+            faulty: BTreeSet::new(),
             rejected: None,
         }
     }
@@ -100,6 +103,7 @@ impl Worker {
         };
         let mut failed = standing.err();
         if failed.is_none() {
+            self.mended();
             self.stand(Ok(())).await;
             failed = self.write_all().await.err();
         }
@@ -166,6 +170,21 @@ impl Worker {
                     changed.destinations.insert(name);
                 }
             }
+        }
+        lock(&self.desk.dirty).merge(changed);
+    }
+
+    /// Looks again at Destinations whose fault is gone, such as a place that another one held.
+    fn mended(&mut self) {
+        let sites = Sites::look(&self.shared, &self.desk.key);
+        let faulty = sites.iter().filter(|(_, site)| site.root.is_err());
+        let faulty: BTreeSet<_> = faulty.map(|(name, _)| name.to_owned()).collect();
+        let before = std::mem::replace(&mut self.faulty, faulty);
+        let mut changed = Dirty::default();
+        for name in before.difference(&self.faulty) {
+            let held = self.shared.config.world.placements_on(name);
+            changed.placements.extend(held.iter().map(|found| ObjectKey::of(&**found)));
+            changed.destinations.insert(name.clone());
         }
         lock(&self.desk.dirty).merge(changed);
     }

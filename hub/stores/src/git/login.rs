@@ -25,6 +25,8 @@ use crate::{
 /// Answers `git`'s question for a user or a password from the files beside it.
 const ASKPASS: &str = "#!/bin/sh\ncase \"$1\" in\n  Username*) exec cat \"${0%/*}/username\" ;;\n  \
                        *) exec cat \"${0%/*}/password\" ;;\nesac\n";
+/// Most bytes of a push that are sent in one piece: the largest batch, and some.
+const POST_BYTES: usize = 100 << 20;
 /// The user that GitHub takes an installation's tokens from.
 const TOKEN_USER: &str = "x-access-token";
 
@@ -90,6 +92,8 @@ impl Login {
             ("http.lowSpeedLimit", "100".to_owned()),
             ("http.lowSpeedTime", "20".to_owned()),
             ("fetch.unpackLimit", "1".to_owned()),
+            // What is larger is sent in chunks, which not every server takes.
+            ("http.postBuffer", POST_BYTES.to_string()),
             ("gc.auto", "0".to_owned()),
         ];
         match &access.auth {

@@ -9,6 +9,8 @@ use crate::{
     secret::redact,
 };
 
+/// The reason of a complaint that nobody knows.
+pub(super) const UNKNOWN: &str = "StateStoreError";
 /// Longest part of a complaint that is repeated.
 const SAID_LEN_MAX: usize = 400;
 /// How many of a repository's branches are named.
@@ -16,6 +18,7 @@ const BRANCHES_MAX: usize = 5;
 
 /// What is looked for in a complaint, in order.
 const COMPLAINTS: &[(&[&str], Cause)] = &[
+    (&["HTTP 413", "returned error: 413"], Cause::Rejected),
     (&["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED"], Cause::HostKey),
     (&["error in libcrypto", "invalid format", "Load key"], Cause::Key),
     (&["No space left on device"], Cause::Disk),
@@ -188,7 +191,7 @@ fn cause_of(said: &str) -> Cause {
 
 /// The lines that matter, without secrets.
 fn said(stdout: &str, stderr: &str, access: &GitAccess) -> String {
-    let noise = ["Done", "To ", "hint:", "Cloning"];
+    let noise = ["Done", "To ", "hint:", "Cloning", "fast-import: dumping"];
     let lines = stderr.lines().chain(stdout.lines().filter(|line| line.starts_with('!')));
     let lines = lines.map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<_> =
@@ -271,7 +274,7 @@ fn explain(cause: Cause, said: &str, access: &GitAccess) -> Trouble {
             "PushRejected",
             format!("{url} does not take the commit: change what its rules forbid ({said})"),
         ),
-        Cause::Other => store("StateStoreError", format!("git failed with {url}")),
+        Cause::Other => store(UNKNOWN, format!("git failed with {url}")),
     }
 }
 

@@ -1,0 +1,313 @@
+//! Real servers that state stores are kept on: Git over https and ssh, and S3.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde::Deserialize;
+
+use crate::{Process, eventually, free_port};
+
+/// Files by path.
+pub type Tree = BTreeMap<String, Vec<u8>>;
+
+/// Git's own http-backend behind https and a password (`$MUSTER_GIT_SERVER`).
+#[derive(Debug)]
+pub struct GitServer {
+    _process: Process,
+    root: PathBuf,
+    line: Line,
+}
+
+#[derive(Debug, Deserialize)]
+struct Line {
+    url: String,
+    authority: PathBuf,
+}
+
+/// sshd for one key (`$MUSTER_SSHD`).
+#[derive(Debug)]
+pub struct SshServer {
+    _process: Process,
+    directory: PathBuf,
+    port: u16,
+}
+
+/// versitygw over a directory (`$MUSTER_S3_SERVER`).
+#[derive(Debug)]
+pub struct S3Server {
+    _process: Process,
+    root: PathBuf,
+    port: u16,
+}
+
+/// Bare repositories in a directory.
+#[derive(Debug, Clone)]
+pub struct Repositories(PathBuf);
+
+impl GitServer {
+    /// Starts it below `directory`, with the user `hub` and the password `let-me-in`.
+    pub fn start(directory: &Path) -> Self {
+        let root = directory.join("git");
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("users"), "hub let-me-in\n").unwrap();
+        let program = env::var_os("MUSTER_GIT_SERVER").expect("MUSTER_GIT_SERVER is not set");
+        let mut command = Command::new(program);
+        command.arg("--root").arg(&root).stdout(Stdio::piped());
+        let mut process = Process::start(&mut command, &directory.join("git-server.log"));
+        let line = process.first_line();
+        let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        Self { _process: process, root, line }
+    }
+
+    /// The URL of a repository.
+    pub fn url(&self, name: &str) -> String {
+        format!("{}/{name}.git", self.line.url)
+    }
+
+    /// The PEM of its authority.
+    pub fn authority(&self) -> String {
+        fs::read_to_string(&self.line.authority).unwrap()
+    }
+
+    /// Lets these in: lines of a user, a password, and `ro` for one who only reads.
+    pub fn let_in(&self, users: &str) {
+        fs::write(self.root.join("users.new"), users).unwrap();
+        fs::rename(self.root.join("users.new"), self.root.join("users")).unwrap();
+    }
+
+    /// The public key (PEM) of a GitHub App whose JWTs it exchanges for tokens.
+    pub fn know_app(&self, public_key: &Path) {
+        fs::copy(public_key, self.root.join("app.pem")).unwrap();
+    }
+
+    /// Answers with 503 from now on, or no more.
+    pub fn down(&self, down: bool) {
+        let file = self.root.join("down");
+        if down { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
+    }
+
+    /// How often it was asked for this: `push`, `fetch`, `ask`, `denied`, `forbidden`, `token`.
+    pub fn count(&self, what: &str) -> u64 {
+        let text = fs::read_to_string(self.root.join("counts.json")).unwrap_or_default();
+        let counts: BTreeMap<String, u64> = serde_json::from_str(&text).unwrap_or_default();
+        counts.get(what).copied().unwrap_or_default()
+    }
+
+    /// Its repositories.
+    pub fn repositories(&self) -> Repositories {
+        Repositories(self.root.clone())
+    }
+}
+
+impl SshServer {
+    /// Starts it below `directory`; whoever runs the tests may log in with [`SshServer::key`].
+    pub fn start(directory: &Path) -> Self {
+        let directory = directory.join("ssh");
+        fs::create_dir_all(directory.join("git")).unwrap();
+        for key in ["host", "user", "other"] {
+            keygen(&directory.join(key));
+        }
+        fs::copy(directory.join("user.pub"), directory.join("authorized")).unwrap();
+        // sshd of root insists on it.
+        let _not_root = fs::create_dir_all("/run/sshd").is_err();
+        let port = free_port();
+        let at = |name: &str| directory.join(name).display().to_string();
+        let config = format!(
+            "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\n\
+             UsePAM no\nPidFile none\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n\
+             PerSourcePenalties no\n",
+            at("host"),
+            at("authorized")
+        );
+        // Older servers do not know the last line, and count no failed logins against an address.
+        let program = env::var_os("MUSTER_SSHD").expect("MUSTER_SSHD is not set");
+        fs::write(at("config"), &config).unwrap();
+        let mut known = Command::new(&program);
+        known.args(["-t", "-f", &at("config")]).stderr(Stdio::null());
+        if !known.status().unwrap().success() {
+            let config = config.replace("PerSourcePenalties no\n", "");
+            fs::write(at("config"), config).unwrap();
+        }
+        let mut command = Command::new(program);
+        command.args(["-D", "-e", "-f", &at("config")]);
+        let process = Process::start(&mut command, &directory.join("sshd.log"));
+        listens(port);
+        Self { _process: process, directory, port }
+    }
+
+    /// The URL of a repository.
+    pub fn url(&self, name: &str) -> String {
+        let user = Command::new("id").arg("-un").output().unwrap().stdout;
+        let user = String::from_utf8(user).unwrap();
+        let path = self.directory.join("git").join(name);
+        format!("ssh://{}@127.0.0.1:{}{}.git", user.trim(), self.port, path.display())
+    }
+
+    /// The private key that it lets in.
+    pub fn key(&self) -> String {
+        fs::read_to_string(self.directory.join("user")).unwrap()
+    }
+
+    /// The public half of it.
+    pub fn public_key(&self) -> String {
+        fs::read_to_string(self.directory.join("user.pub")).unwrap()
+    }
+
+    /// The line for `known_hosts`; `true`: the right one.
+    pub fn known_hosts(&self, right: bool) -> String {
+        let file = if right { "host.pub" } else { "other.pub" };
+        let key = fs::read_to_string(self.directory.join(file)).unwrap();
+        format!("[127.0.0.1]:{} {key}", self.port)
+    }
+
+    /// Its repositories.
+    pub fn repositories(&self) -> Repositories {
+        Repositories(self.directory.join("git"))
+    }
+}
+
+impl S3Server {
+    /// The id of its one key.
+    pub const ID: &'static str = "muster-tests";
+    /// The secret of its one key.
+    pub const SECRET: &'static str = "muster-tests-secret";
+
+    /// Starts it below `directory`.
+    pub fn start(directory: &Path) -> Self {
+        let root = directory.join("s3");
+        fs::create_dir_all(&root).unwrap();
+        let port = free_port();
+        let program = env::var_os("MUSTER_S3_SERVER").expect("MUSTER_S3_SERVER is not set");
+        let mut command = Command::new(program);
+        command
+            .env("ROOT_ACCESS_KEY", Self::ID)
+            .env("ROOT_SECRET_KEY", Self::SECRET)
+            .args(["--port", &format!("127.0.0.1:{port}"), "posix"])
+            .arg(&root)
+            .stdout(Stdio::null());
+        let process = Process::start(&mut command, &directory.join("s3.log"));
+        listens(port);
+        Self { _process: process, root, port }
+    }
+
+    /// Its host and port.
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Makes a bucket.
+    pub fn create(&self, bucket: &str) {
+        fs::create_dir_all(self.root.join(bucket)).unwrap();
+    }
+
+    /// The objects of a bucket.
+    pub fn tree(&self, bucket: &str) -> Tree {
+        let (root, mut tree) = (self.root.join(bucket), Tree::new());
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            // A folder may go while it is looked at.
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let name = path.strip_prefix(&root).unwrap().display().to_string();
+                if name.starts_with(".sgwtmp") {
+                    continue;
+                }
+                if path.is_dir() {
+                    folders.push(path);
+                } else if let Ok(bytes) = fs::read(&path) {
+                    tree.insert(name, bytes);
+                }
+            }
+        }
+        tree
+    }
+
+    /// The file of an object, to be changed behind everybody's back.
+    pub fn object(&self, bucket: &str, key: &str) -> PathBuf {
+        self.root.join(bucket).join(key)
+    }
+}
+
+impl Repositories {
+    /// Makes a repository without commits.
+    pub fn create_empty(&self, name: &str) {
+        self.git(name, &["init", "--quiet", "--bare", "-b", "main"]);
+    }
+
+    /// Makes a repository whose branch `main` has one commit with a README.
+    pub fn create(&self, name: &str) {
+        self.create_empty(name);
+        self.commit(name, "echo hello > README.md");
+    }
+
+    /// Runs a shell in a clone and pushes what it did.
+    pub fn commit(&self, name: &str, script: &str) {
+        let clone = tempfile::tempdir().unwrap();
+        let script = format!(
+            "set -e; git clone -q '{}' . 2>/dev/null; git checkout -q -B main; {script}; git add -A; \
+             git -c user.name=someone -c user.email=someone@example.org commit -q -m 'by hand'; \
+             git push -q origin main",
+            self.path(name).display()
+        );
+        let status = Command::new("sh").args(["-c", &script]).current_dir(clone.path()).status();
+        assert!(status.unwrap().success(), "{script}");
+    }
+
+    /// The files of `main`.
+    pub fn tree(&self, name: &str) -> Tree {
+        let Ok(head) = self.try_git(name, &["rev-parse", "main"]) else { return Tree::new() };
+        let head = String::from_utf8(head).unwrap().trim().to_owned();
+        let listed = self.git(name, &["ls-tree", "-r", "-z", "--name-only", &head]);
+        let listed = String::from_utf8(listed).unwrap();
+        let paths = listed.split('\0').filter(|path| !path.is_empty());
+        let read = |path: &str| self.git(name, &["show", &format!("{head}:{path}")]);
+        paths.map(|path| (path.to_owned(), read(path))).collect()
+    }
+
+    /// The newest commit of `main`.
+    pub fn head(&self, name: &str) -> String {
+        String::from_utf8(self.git(name, &["rev-parse", "main"])).unwrap().trim().to_owned()
+    }
+
+    /// How many commits `main` has.
+    pub fn commits(&self, name: &str) -> usize {
+        let told = self.try_git(name, &["rev-list", "--count", "main"]).unwrap_or_default();
+        String::from_utf8(told).unwrap().trim().parse().unwrap_or_default()
+    }
+
+    /// What `git` prints in a repository.
+    pub fn git(&self, name: &str, args: &[&str]) -> Vec<u8> {
+        self.try_git(name, args).unwrap_or_else(|error| panic!("git {args:?} in {name}: {error}"))
+    }
+
+    fn try_git(&self, name: &str, args: &[&str]) -> Result<Vec<u8>, String> {
+        let mut command = Command::new("git");
+        command.args(["-c", "safe.directory=*", "--git-dir"]).arg(self.path(name)).args(args);
+        let output = command.output().unwrap();
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.git"))
+    }
+}
+
+fn keygen(file: &Path) {
+    let mut command = Command::new("ssh-keygen");
+    let status = command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file).status();
+    assert!(status.is_ok_and(|status| status.success()), "ssh-keygen failed");
+}
+
+fn listens(port: u16) {
+    eventually("a server to listen", || {
+        TcpStream::connect(("127.0.0.1", port)).map(drop).map_err(|error| error.to_string())
+    });
+}
