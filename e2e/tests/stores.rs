@@ -30,10 +30,9 @@ fn turn(parts: &[&str]) -> Option<MutexGuard<'static, ()>> {
 fn ready_reason(kubectl: &Kubectl, object: &str, reason: &str) -> String {
     let path = "jsonpath={range .status.conditions[?(@.type==\"Ready\")]}{.status} {.reason}: \
                 {.message}{end}";
-    let told = kubectl.until(&["get", object, "-o", path], |told| {
+    kubectl.until(&["get", object, "-o", path], |told| {
         told.split_once(": ").is_some_and(|(head, _)| head.split(' ').nth(1) == Some(reason))
-    });
-    told
+    })
 }
 
 /// Waits until a request is reconciled, and says how it reads if it never is.

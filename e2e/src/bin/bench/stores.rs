@@ -67,6 +67,8 @@ async fn of_store(figures: &mut Figures, directory: &Path, server: &Server) -> a
     kubectl.apply(PROMISE);
     let client = client(hub.kubeconfig()).await?;
     let digest = digest(&client).await?;
+    let version = "jsonpath={.items[*].status.versionID}";
+    kubectl.until(&["get", "workplacements", "-A", "-o", version], |told| !told.is_empty());
     let mut peak = machine::anonymous(hub.process().pid())?;
     for n in WAITING {
         let before = server.count();

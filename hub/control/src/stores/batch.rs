@@ -359,8 +359,16 @@ const UNREADABLE: &str = "ContentUnavailable";
 
 /// The files of placements, in their order; of those that leave, none are needed.
 async fn read(shared: &Shared, placements: &[Arc<WorkPlacement>]) -> Vec<Result<FileSet, Lack>> {
-    let reads: Vec<_> = placements.iter().map(|one| read_one(shared, one).boxed()).collect();
-    stream::iter(reads).buffered(READS_AT_ONCE).collect().await
+    // A Promise's dependencies are the same files on all of its destinations.
+    let one_each: BTreeMap<_, _> =
+        placements.iter().map(|p| ((p.spec.digest.as_str(), is_leaving(p)), p)).collect();
+    let reads = one_each
+        .into_iter()
+        .map(|(key, one)| read_one(shared, one).map(move |files| (key, files)).boxed());
+    let reads: Vec<_> = reads.collect();
+    let read: BTreeMap<_, _> = stream::iter(reads).buffered(READS_AT_ONCE).collect().await;
+    let of = |p: &Arc<WorkPlacement>| read.get(&(p.spec.digest.as_str(), is_leaving(p))).cloned();
+    placements.iter().map(|placement| of(placement).unwrap_or_else(|| Ok(FileSet::new()))).collect()
 }
 
 async fn read_one(shared: &Shared, placement: &WorkPlacement) -> Result<FileSet, Lack> {

@@ -33,6 +33,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long a first change waits for others that come with it.
 const SETTLE: Duration = Duration::from_millis(25);
+/// How many placements written together have an event each.
+const TOLD_MAX: usize = 100;
 /// How long what a store's own rules reject is not tried again, unless it changes.
 const REJECTED_RETRY: Duration = Duration::from_secs(60);
 
@@ -270,6 +272,7 @@ impl Worker {
     }
 
     async fn written(&mut self, units: Vec<Unit>, written: &Written) {
+        let many = units.len() > TOLD_MAX;
         let mut versions = written.versions.iter();
         for unit in units {
             let versions: Vec<_> = versions.by_ref().take(unit.entries.len()).collect();
@@ -279,7 +282,7 @@ impl Worker {
                     Subject::Present { key, destination, digest } => {
                         self.refused.remove(&key);
                         let (version, changed) = (version.clone(), written.changed);
-                        let outcome = StoreOutcome::Written { digest, version, changed };
+                        let outcome = StoreOutcome::Written { digest, version, changed, many };
                         self.report(key, destination, outcome).await;
                     }
                     Subject::Absent { key, destination } => {

@@ -32,6 +32,8 @@ pub enum StoreOutcome {
         version: String,
         /// Whether they had to be written.
         changed: bool,
+        /// Whether so many were written with them that nobody would read an event for each.
+        many: bool,
     },
     /// They are not there, or not gone.
     Failed {
@@ -74,7 +76,7 @@ pub fn stored(
 pub fn event(report: &StoreReport) -> Option<(bool, &'static str, String)> {
     let destination = &report.destination;
     match &report.outcome {
-        StoreOutcome::Written { version, changed: true, .. } => {
+        StoreOutcome::Written { version, changed: true, many: false, .. } => {
             let note = format!(
                 "successfully written to Destination: {destination} with versionID: {version}"
             );
@@ -94,7 +96,7 @@ fn said(
     outcome: &StoreOutcome,
 ) -> [Verdict; 2] {
     match outcome {
-        StoreOutcome::Written { digest, version, changed } => {
+        StoreOutcome::Written { digest, version, changed, many: _ } => {
             status.applied_digest = Some(digest.clone());
             // A commit that somebody else's files made is no new version of these.
             if *changed || status.version_id.is_none() {
@@ -176,7 +178,12 @@ mod tests {
     }
 
     fn written(digest: &str, version: &str, changed: bool) -> StoreOutcome {
-        StoreOutcome::Written { digest: digest.into(), version: version.into(), changed }
+        StoreOutcome::Written {
+            digest: digest.into(),
+            version: version.into(),
+            changed,
+            many: false,
+        }
     }
 
     fn reasons(status: &WorkPlacementStatus) -> Vec<(&str, &str, &str)> {
