@@ -76,6 +76,46 @@ fn named(name: &str, part: &str) -> String {
 }
 
 fn flux(name: &str, destination: &Destination, source: Source<'_>, place: &str) -> Setup {
+    let (kind, spec, keys) = flux_source(name, destination, source, place);
+    let metadata = |name: &str| json!({ "name": name, "namespace": "flux-system" });
+    let mut documents = vec![json!({
+        "apiVersion": "source.toolkit.fluxcd.io/v1",
+        "kind": kind,
+        "metadata": metadata(name),
+        "spec": spec,
+    })];
+    let mut before: Option<String> = None;
+    for (part, path) in parts(destination, place) {
+        let own = named(name, part);
+        let mut spec = json!({
+            "interval": COMPARE_EVERY,
+            "path": format!("./{path}"),
+            "prune": true,
+            "sourceRef": { "kind": kind, "name": name },
+        });
+        if let Some(before) = before.replace(own.clone()) {
+            spec["dependsOn"] = json!([{ "name": before }]);
+        }
+        documents.push(json!({
+            "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
+            "kind": "Kustomization",
+            "metadata": metadata(&own),
+            "spec": spec,
+        }));
+    }
+    let note = keys.map(|keys| {
+        format!("Flux logs in with Secret {name} in namespace flux-system, with the keys {keys}.")
+    });
+    Setup { notes: note.into_iter().collect(), documents }
+}
+
+/// Flux's source: its kind, its spec, and the keys of the Secret that it logs in with.
+fn flux_source(
+    name: &str,
+    destination: &Destination,
+    source: Source<'_>,
+    place: &str,
+) -> (&'static str, Value, Option<&'static str>) {
     let (kind, mut spec, keys) = match source {
         Source::Git(store) => {
             let keys = match store.spec.auth_method {
@@ -119,36 +159,7 @@ fn flux(name: &str, destination: &Destination, source: Source<'_>, place: &str) 
     if destination.spec.filepath.mode == FilepathMode::None {
         spec["ignore"] = json!(format!("{LISTS}\n.git/\n"));
     }
-    let metadata = |name: &str| json!({ "name": name, "namespace": "flux-system" });
-    let mut documents = vec![json!({
-        "apiVersion": "source.toolkit.fluxcd.io/v1",
-        "kind": kind,
-        "metadata": metadata(name),
-        "spec": spec,
-    })];
-    let mut before: Option<String> = None;
-    for (part, path) in parts(destination, place) {
-        let own = named(name, part);
-        let mut spec = json!({
-            "interval": COMPARE_EVERY,
-            "path": format!("./{path}"),
-            "prune": true,
-            "sourceRef": { "kind": kind, "name": name },
-        });
-        if let Some(before) = before.replace(own.clone()) {
-            spec["dependsOn"] = json!([{ "name": before }]);
-        }
-        documents.push(json!({
-            "apiVersion": "kustomize.toolkit.fluxcd.io/v1",
-            "kind": "Kustomization",
-            "metadata": metadata(&own),
-            "spec": spec,
-        }));
-    }
-    let note = keys.map(|keys| {
-        format!("Flux logs in with Secret {name} in namespace flux-system, with the keys {keys}.")
-    });
-    Setup { notes: note.into_iter().collect(), documents }
+    (kind, spec, keys)
 }
 
 fn argo(

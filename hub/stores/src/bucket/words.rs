@@ -56,19 +56,30 @@ pub(super) fn trouble(error: &Error, access: &BucketAccess) -> Trouble {
             format!("the clocks of the hub and {endpoint} differ too much: set them"),
         );
     }
+    if let Some((reason, text)) = of_the_way(&said, access) {
+        return store(reason, text);
+    }
+    let text = format!("{endpoint} does not take an object of bucket {bucket}: {short}");
+    Trouble::batch("StateStoreError", text)
+}
+
+/// A trouble on the way to the server, or of the server itself.
+fn of_the_way(said: &str, access: &BucketAccess) -> Option<(&'static str, String)> {
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    let endpoint = &access.endpoint;
     if has(&["certificate", "UnknownIssuer"]) {
         let text = format!(
             "the certificate of {endpoint} is signed by nobody whom the hub trusts: put its \
                             authority (PEM) into caFile of Secret {}",
             access.secret
         );
-        return store("CertificateNotTrusted", text);
+        return Some(("CertificateNotTrusted", text));
     }
     if has(&["dns error", "failed to lookup"]) {
-        return store("HostNotFound", format!("{endpoint} has no address: correct spec.endpoint"));
+        return Some(("HostNotFound", format!("{endpoint} has no address: correct spec.endpoint")));
     }
     if has(&["No space left", "XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"]) {
-        return store("DiskFull", format!("{endpoint} has no room left: make some"));
+        return Some(("DiskFull", format!("{endpoint} has no room left: make some")));
     }
     if has(&[
         "error sending request",
@@ -84,8 +95,7 @@ pub(super) fn trouble(error: &Error, access: &BucketAccess) -> Trouble {
             "{endpoint} does not answer: it is tried again; check the server and the way \
                             there, and spec.insecure if it speaks plain http"
         );
-        return store("StoreUnreachable", text);
+        return Some(("StoreUnreachable", text));
     }
-    let text = format!("{endpoint} does not take an object of bucket {bucket}: {short}");
-    Trouble::batch("StateStoreError", text)
+    None
 }

@@ -203,11 +203,7 @@ fn said(stdout: &str, stderr: &str, access: &GitAccess) -> String {
 fn explain(cause: Cause, said: &str, access: &GitAccess) -> Trouble {
     let (url, secret) = (&access.url, &access.secret);
     let store = |reason, text: String| Trouble::store(reason, format!("{text} ({said})"));
-    let whose = match access.auth {
-        GitAuth::Basic { .. } => "username and password",
-        GitAuth::Ssh { .. } => "sshPrivateKey",
-        GitAuth::App { .. } => "appID, installationID and privateKey",
-    };
+    let whose = keys_of(access);
     match cause {
         Cause::HostKey => store(
             "HostKeyMismatch",
@@ -275,6 +271,15 @@ fn explain(cause: Cause, said: &str, access: &GitAccess) -> Trouble {
             format!("{url} does not take the commit: change what its rules forbid ({said})"),
         ),
         Cause::Other => store(UNKNOWN, format!("git failed with {url}")),
+    }
+}
+
+/// The keys of the Secret that say who the hub is.
+fn keys_of(access: &GitAccess) -> &'static str {
+    match access.auth {
+        GitAuth::Basic { .. } => "username and password",
+        GitAuth::Ssh { .. } => "sshPrivateKey",
+        GitAuth::App { .. } => "appID, installationID and privateKey",
     }
 }
 
