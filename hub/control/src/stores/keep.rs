@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use kube::{Api, Resource, api::DeleteParams};
 use muster_api::{
@@ -19,6 +20,9 @@ use crate::{
     objects::is_absent,
     queue::chain,
 };
+
+/// How many Destinations are written at once: a store may feed thousands.
+const AT_ONCE: usize = 16;
 
 impl Kept for GitStateStore {
     type Status = StateStoreStatus;
@@ -63,18 +67,22 @@ impl Keeper {
         self.note(self.store(&verdict).await);
         let all: BTreeSet<_> = sites.iter().map(|(name, _)| name.to_owned()).collect();
         self.documents.retain(|name| all.contains(name));
+        let mut writes = Vec::new();
         for (name, site) in sites.iter() {
             let own = site.root.as_ref().err();
             let written = self.documents.contains(name);
-            let destination = &site.destination;
+            // One whose documents are about to be written is not called broken before.
             if written || own.is_some() || standing.is_err() {
+                let destination = &site.destination;
                 let verdict = destination_ready(destination, Some(standing), own, written);
-                self.note(self.destination(destination, &verdict).await);
-            } else if conditions_of(destination).is_empty() {
-                let verdict = destination_ready(destination, None, own, false);
-                self.note(self.destination(destination, &verdict).await);
+                writes.push(self.kept(destination, verdict).boxed());
             }
         }
+        stream::iter(writes).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    }
+
+    async fn kept(&self, destination: &Destination, verdict: Verdict) {
+        self.note(self.destination(destination, &verdict).await);
     }
 
     /// Takes what is on Destinations that are being removed; the rest follows when it is gone.
