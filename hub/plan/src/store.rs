@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use muster_api::{
     Destination,
-    conditions::{Truth, Verdict, kind},
+    conditions::{self, Truth, Verdict, kind},
     destination::StateStoreRef,
 };
 use muster_core::directory;
@@ -27,8 +27,8 @@ pub struct Overlap {
     pub path: String,
 }
 
-/// Of Destinations in one repository or bucket, those that may not be served because an older one's
-/// directory holds theirs or lies in it; by name. `places` are their directories from the top of
+/// Of Destinations in one repository or bucket, those that may not be served because the directory of
+/// one that is served, or else an older one, holds theirs or lies in it; by name. `places` are their directories from the top of
 /// the repository or bucket.
 pub fn overlaps<'a>(
     places: impl IntoIterator<Item = (&'a Destination, String)>,
@@ -36,7 +36,11 @@ pub fn overlaps<'a>(
     let mut order: Vec<_> = places.into_iter().collect();
     order.sort_by_key(|(destination, _)| {
         let meta = &destination.metadata;
-        (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
+        (
+            !is_served(destination),
+            meta.creation_timestamp.as_ref().map(|time| time.0),
+            meta.name.clone(),
+        )
     });
     let mut held: BTreeMap<String, String> = BTreeMap::new();
     let mut found = BTreeMap::new();
@@ -96,6 +100,8 @@ pub fn store_ready(standing: &Result<(), Lack>) -> Verdict {
     }
 }
 
+/// The reason of a Destination whose place another one has.
+const OVERLAP: &str = "PathOverlap";
 /// The reason of a Destination whose store does not exist.
 pub const STORE_NOT_FOUND: &str = "StateStoreNotFound";
 
@@ -117,7 +123,7 @@ pub fn name_of(store: &StateStoreRef) -> String {
 impl Overlap {
     /// The fault that it is.
     pub fn lack(&self) -> Lack {
-        Lack { reason: "PathOverlap".to_owned(), message: self.message() }
+        Lack { reason: OVERLAP.to_owned(), message: self.message() }
     }
 
     /// The cause and the cure.
@@ -129,6 +135,13 @@ impl Overlap {
             if self.path.is_empty() { "." } else { &self.path }
         )
     }
+}
+
+/// Whether a Destination had its place before: times of creation are too coarse to tell who was first.
+fn is_served(destination: &Destination) -> bool {
+    let conditions = destination.status.as_ref().map(|s| s.conditions.as_slice());
+    let ready = conditions::find(conditions.unwrap_or_default(), kind::READY);
+    ready.is_some_and(|ready| ready.reason != OVERLAP)
 }
 
 /// What holds a directory, is it, or lies in it.
@@ -173,6 +186,20 @@ mod tests {
             let found = overlaps([(&two, younger.to_owned()), (&one, older.to_owned())]);
             let expected = touch.then_some("a-younger");
             assert_eq!(found.keys().next().map(String::as_str), expected, "{older} {younger}");
+        }
+    }
+
+    #[test]
+    fn who_is_served_keeps_its_place_from_one_of_the_same_second() {
+        let (newcomer, mut served) = (destination("again", 1), destination("dev", 1));
+        let all = || [(&newcomer, "a/b".to_owned())];
+        for (reason, loses) in [("StateStoreNotReady", "again"), ("PathOverlap", "dev")] {
+            let verdict = Verdict::new(kind::READY, Truth::False, reason, "");
+            let mut status = muster_api::DestinationStatus::default();
+            conditions::set(&mut status.conditions, &verdict, None, jiff::Timestamp::UNIX_EPOCH);
+            served.status = Some(status);
+            let found = overlaps(all().into_iter().chain([(&served, "a".to_owned())]));
+            assert_eq!(found.keys().collect::<Vec<_>>(), [loses], "{reason}");
         }
     }
 
