@@ -11,17 +11,19 @@
 //! follows, and by nothing else.
 //!
 //! - **Nothing runs here.** Jobs and pods are records that a runner of the embedding program fills
-//!   in; nodes, services and certificate signing requests are plain data. There is no scheduler, no
-//!   kubelet, no network, and no controller for deployments and their kin, which are not served.
-//!   Of what a pod or a Job says, the schema is checked, and those rules beyond it that a Job of a
-//!   pipeline can break; the rest of Kubernetes' hand-written checks of pods is not there.
+//!   in; CronJobs are records that nothing follows; nodes, services, deployments, certificate
+//!   signing requests and API services are plain data, and who makes one of the last three is
+//!   warned. There is no scheduler, no kubelet and no network; the other kinds of workloads are not
+//!   served. Of what a pod or a Job says, the schema is checked, and those rules beyond it that a
+//!   Job of a pipeline can break; the rest of Kubernetes' hand-written checks is not there.
 //! - **No `exec`, `attach`, `port-forward`** or proxying.
 //! - **No aggregated API servers, no webhooks** for admission or conversion, no admission policies
 //!   in CEL. Admission is in process ([`Admit`]); versions of a kind convert by `None`.
 //! - **No protobuf or CBOR in answers**: bodies in protobuf are read for built-in kinds, answers are
-//!   JSON or YAML. OpenAPI v2 is JSON only.
-//! - **No priority and fairness**: requests in flight are bounded, and no client is favoured. No
-//!   resource quotas or limit ranges.
+//!   JSON or YAML. Only the document of OpenAPI v2 is packed for those who take nothing else, which
+//!   is how kubectl and helm say that a kind is not known.
+//! - **No priority and fairness**: what clients hold is bounded, and no user has more than a share
+//!   of it. No resource quotas or limit ranges.
 //! - **No audit policy**: one level, metadata, in a log of JSON lines.
 //! - **No storage versions to migrate**: an object is stored as it was written, and served in the
 //!   version asked for.
