@@ -1,6 +1,5 @@
 //! The real `kubectl` (1.32) against a server of the test's own.
 #![allow(dead_code, reason = "each test program uses a part")]
-#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::{net::SocketAddr, path::PathBuf, process::Stdio};
 
