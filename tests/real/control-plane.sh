@@ -52,8 +52,8 @@ data() { base64 -w0 <"$1"; }
 apiVersion: v1
 kind: Config
 clusters: [{name: muster, cluster: {server: "https://127.0.0.1:$secure", certificate-authority-data: $(data ca.crt)}}]
-users: [{name: admin, user: {client-certificate-data: $(data admin.crt), client-key-data: $(data admin.key)}}]
-contexts: [{name: muster, context: {cluster: muster, user: admin}}]
+users: [{name: muster-admin, user: {client-certificate-data: $(data admin.crt), client-key-data: $(data admin.key)}}]
+contexts: [{name: muster, context: {cluster: muster, user: muster-admin}}]
 current-context: muster
 EOF
 )

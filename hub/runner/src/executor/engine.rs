@@ -49,6 +49,8 @@ pub(super) struct Engine {
 #[derive(Clone, Debug)]
 struct Tool {
     program: &'static str,
+    /// Where it runs: what watches a container notes in its working directory that memory ran out.
+    dir: PathBuf,
     /// Before the subcommand: `--runtime runc`.
     global: Vec<&'static str>,
     /// For `create`: ulimits that this host allows.
@@ -130,6 +132,7 @@ impl Tool {
     fn command(&self, args: &[impl AsRef<std::ffi::OsStr>]) -> Command {
         let mut command = Command::new(self.program);
         command
+            .current_dir(&self.dir)
             .args(&self.global)
             .args(args)
             .stdin(Stdio::null())
@@ -478,6 +481,7 @@ impl Drop for Remove {
     fn drop(&mut self) {
         let mut command = std::process::Command::new(self.tool.program);
         command
+            .current_dir(&self.tool.dir)
             .args(&self.tool.global)
             .args(["rm", "--force", "--volumes", &self.name])
             .stdin(Stdio::null())

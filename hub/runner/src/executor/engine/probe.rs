@@ -101,6 +101,7 @@ fn tool(program: &'static str, config: &RunnerConfig) -> Tool {
     let data_dir = config.data_dir.display().to_string();
     Tool {
         program,
+        dir: config.data_dir.clone(),
         global: Vec::new(),
         create: Vec::new(),
         limits: true,
