@@ -74,8 +74,12 @@ pub(crate) fn render(columns: &[Column]) -> String {
         let mut cells = vec![figure.what.clone(), figure.shown.clone()];
         let mut ratio = String::new();
         for (index, other) in others.iter().enumerate() {
-            // The same phases ran, in the same order; only a label may tell other bytes.
-            let Some(other) = other.figures.get(at) else { continue };
+            // The same phases ran, in the same order; only a label may tell other bytes. The hub
+            // runs the first of them only.
+            let Some(other) = other.figures.get(at) else {
+                cells.push(String::new());
+                continue;
+            };
             cells.push(other.shown.clone());
             if index == 0 {
                 let times = match figure.more_is_better {
