@@ -7,7 +7,8 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 seconds=${FUZZ_SECONDS:-8}
-work=$root/target/fuzz
+built=${CARGO_TARGET_DIR:-$root/target}
+work=$built/fuzz
 
 say() { echo "fuzz: $*" >&2; }
 
@@ -36,7 +37,7 @@ mkdir -p "$work/found"
 for target in "$@"; do
     mkdir -p "$work/corpus/$target"
     # A hang is seen by the same limit as a crash; a server of its own is what takes most memory.
-    if MUSTER_FUZZ_TARGET=$target "$root/target/debug/fuzz" \
+    if MUSTER_FUZZ_TARGET=$target "$built/debug/fuzz" \
         -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 -max_len=4096 \
         -artifact_prefix="$work/found/$target-" \
         "$work/corpus/$target" "$here/corpus/$target" >"$work/$target.log" 2>&1; then
