@@ -1,12 +1,14 @@
 #!/bin/sh
 # Fuzzes every parser that a client reaches, or those that are named:
 #   run.sh [TARGET]...
-# each for FUZZ_SECONDS, from the kept corpus. What makes one fail is written to target/fuzz/found;
+# each for FUZZ_SECONDS, from the kept corpus and the seed FUZZ_SEED (always the same unless given: a
+# run judges a change, not luck; 0 takes another each time, to look for more). What makes one fail is written to target/fuzz/found;
 # once the parser is mended, it belongs into corpus/TARGET, where a test runs it ever after.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 seconds=${FUZZ_SECONDS:-8}
+seed=${FUZZ_SEED:-1}
 built=${CARGO_TARGET_DIR:-$root/target}
 work=$built/fuzz
 
@@ -38,7 +40,7 @@ for target in "$@"; do
     mkdir -p "$work/corpus/$target"
     # A hang is seen by the same limit as a crash; a server of its own is what takes most memory.
     if MUSTER_FUZZ_TARGET=$target "$built/debug/fuzz" \
-        -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 -max_len=4096 \
+        -seed="$seed" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=1024 -max_len=4096 \
         -artifact_prefix="$work/found/$target-" \
         "$work/corpus/$target" "$here/corpus/$target" >"$work/$target.log" 2>&1; then
         say "$target: $(grep DONE "$work/$target.log" | sed 's/.*DONE *//')"
