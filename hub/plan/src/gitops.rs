@@ -231,7 +231,7 @@ mod tests {
         let spec = GitStateStoreSpec {
             url: url.into(),
             branch: "main".into(),
-            path: Some("farm".into()),
+            path: Some("fleet".into()),
             ..Default::default()
         };
         GitStateStore::new("hub", spec)
@@ -250,10 +250,10 @@ mod tests {
         let made = setup(Reader::Flux, &destination, Source::Git(&store)).unwrap();
         let [source, dependencies, resources] = &made.documents[..] else { panic!("{made:?}") };
         assert_eq!(source["spec"]["url"], "ssh://git@git.example/fleet.git");
-        assert_eq!(dependencies["spec"]["path"], "./farm/dev/dependencies");
+        assert_eq!(dependencies["spec"]["path"], "./fleet/dev/dependencies");
         assert_eq!(resources["spec"]["dependsOn"][0]["name"], "dev-dependencies");
         let argo = setup(Reader::ArgoCd, &destination, Source::Git(&store)).unwrap();
-        assert_eq!(argo.documents[1]["spec"]["source"]["path"], "farm/dev/resources");
+        assert_eq!(argo.documents[1]["spec"]["source"]["path"], "fleet/dev/resources");
     }
 
     #[test]
