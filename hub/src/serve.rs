@@ -14,7 +14,7 @@ use kube::Client;
 use muster_api::SYSTEM_NAMESPACE;
 use muster_apiserver::{ApiServer, AuditConfig, Config, UserInfo};
 use muster_control::{ClientFor, Control, ControlConfig, account_name, fleet::Fleet};
-use muster_daemon::{HeldDir, OnError, Shutdown, Tasks, log};
+use muster_daemon::{Clock, HeldDir, OnError, Shutdown, Tasks, log};
 use muster_gateway::{Gateway, GatewayConfig, PULSE, Ports};
 use muster_runner::{ApiAccess, Executor, ExecutorKind, Runner, RunnerConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -49,6 +49,7 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     let control = Control::build(ControlConfig {
         client_for: client_for(&api),
         stores_dir: data.path().join("stores"),
+        clock: Clock::default(),
     });
     bridges::rules(&api, &control);
     let gateway = open_door(&data, &args, control.fleet()).await?;

@@ -20,6 +20,7 @@ use muster_api::{
     conditions::{self, Truth, Verdict, kind},
     labels::{self, finalizer},
 };
+use muster_daemon::Clock;
 use muster_plan::site::NEVER_CONNECTED;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -40,6 +41,7 @@ const ATTEMPTS: usize = 5;
 pub(crate) struct AgentKeeper {
     pub client: Client,
     pub sessions: Arc<Sessions>,
+    pub clock: Clock,
 }
 
 /// Why an Agent or Destination could not be kept.
@@ -68,7 +70,7 @@ impl AgentKeeper {
         // What a state store feeds is kept by its writer.
         let destination = destination.filter(|found| found.spec.state_store_ref.is_none());
         let heard = self.sessions.heard(&name);
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let mut next = Next::Change;
         if let Some(agent) = &agent {
             match connected(agent, &heard, &self.sessions) {

@@ -23,6 +23,7 @@ use muster_core::{
     content::{OUTPUT_BYTES_MAX, OUTPUT_FILES_MAX, PATH_LEN_MAX},
     encode::DecodeError,
 };
+use muster_daemon::Clock;
 
 /// How long a Content that nobody names is kept: longer than from storing a result to making its
 /// Work, and long enough to put back what was removed by mistake.
@@ -42,6 +43,7 @@ const USED_AT: &str = "fleet.muster.dev/used-at";
 #[derive(Clone)]
 pub struct ContentStore {
     client: Client,
+    clock: Clock,
 }
 
 /// Why content could not be stored or had.
@@ -73,8 +75,8 @@ pub enum ContentError {
 
 impl ContentStore {
     /// A store over the API.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client, clock: Clock) -> Self {
+        Self { client, clock }
     }
 
     /// Stores a file set; equal sets are stored once.
@@ -189,7 +191,7 @@ impl ContentStore {
         digest: Digest,
         head: &PartialObjectMeta<Content>,
     ) -> Result<(), ContentError> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         if used_at(head) + SWEEP_GRACE / 2 > now {
             return Ok(());
         }

@@ -9,15 +9,15 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, future::BoxFuture, stream};
-use jiff::Timestamp;
 use kube::{
     Api, Client, Resource,
     runtime::{WatchStreamExt, watcher},
 };
 use muster_api::{Agent, BucketStateStore, Destination, GitStateStore, Work, WorkPlacement};
 use muster_core::ports::{AssignmentSource, Enrolments, Presence, ReportSink};
+use muster_daemon::Clock;
 use serde::de::DeserializeOwned;
-use tokio::{sync::Notify, task::JoinSet, time::sleep};
+use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -53,6 +53,7 @@ pub struct Fleet {
     keeper: AgentKeeper,
     stores: Stores,
     queues: Queues,
+    clock: Clock,
 }
 
 struct Queues {
@@ -64,13 +65,17 @@ struct Queues {
 
 impl Fleet {
     /// Builds everything; nothing is read or written before [`Fleet::run`].
-    pub fn build(client_for: &ClientFor, stores_dir: PathBuf) -> Self {
-        let queues =
-            Queues { schedule: queue(), placements: queue(), works: queue(), agents: queue() };
+    pub fn build(client_for: &ClientFor, stores_dir: PathBuf, clock: &Clock) -> Self {
+        let queues = Queues {
+            schedule: queue(clock),
+            placements: queue(clock),
+            works: queue(clock),
+            agents: queue(clock),
+        };
         let world = Arc::new(World::new());
-        let content = ContentStore::new(client_for("content"));
+        let content = ContentStore::new(client_for("content"), clock.clone());
         let assignments = Assignments::new(client_for("assign"), content.clone());
-        let sessions = Arc::new(Sessions::new());
+        let sessions = Arc::new(Sessions::new(clock.clone()));
         let reports = Reports::new(queues.placements.0.clone());
         let stores = Stores::new(StoresConfig {
             client: client_for("stores"),
@@ -78,6 +83,7 @@ impl Fleet {
             content: content.clone(),
             reports: reports.clone(),
             dir: stores_dir,
+            clock: clock.clone(),
         });
         Self {
             watches: client_for("schedule"),
@@ -88,16 +94,22 @@ impl Fleet {
                 reports,
                 assignments: assignments.clone(),
                 events: Events::new(client_for("status"), "WorkPlacementController"),
+                clock: clock.clone(),
                 written: Arc::new(Mutex::new(HashMap::new())),
             },
-            keeper: AgentKeeper { client: client_for("agents"), sessions: sessions.clone() },
-            enrolling: Enrolling { client: client_for("agents") },
+            keeper: AgentKeeper {
+                client: client_for("agents"),
+                sessions: sessions.clone(),
+                clock: clock.clone(),
+            },
+            enrolling: Enrolling { client: client_for("agents"), clock: clock.clone() },
             world,
             content,
             assignments,
             sessions,
             stores,
             queues,
+            clock: clock.clone(),
         }
     }
 
@@ -129,7 +141,7 @@ impl Fleet {
     /// Runs until `shutdown`; what is being written then is finished first.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { watches, world, content, assignments, sessions, enrolling: _, .. } = self;
-        let Self { scheduler, status, keeper, stores, queues, .. } = self;
+        let Self { scheduler, status, keeper, stores, queues, clock, .. } = self;
         let released = Arc::new(Notify::new());
         let heads = Heads {
             schedule: queues.schedule.0,
@@ -148,9 +160,9 @@ impl Fleet {
             }
         };
         tasks.spawn(until(Box::pin(observe(watches, world.clone(), heads))));
-        tasks.spawn(until(Box::pin(open(world, assignments))));
+        tasks.spawn(until(Box::pin(open(world, assignments, clock.clone()))));
         tasks.spawn(until(Box::pin(async move { sessions.tell(queues.agents.0).await })));
-        tasks.spawn(until(Box::pin(sweep(content, released))));
+        tasks.spawn(until(Box::pin(sweep(content, released, clock))));
         tasks.spawn(stores.run(shutdown.clone()));
         let end = || shutdown.clone();
         let (schedule, placements, works) =
@@ -242,20 +254,20 @@ where
 }
 
 /// Takes an epoch and begins to publish, once everything has been seen.
-async fn open(world: Arc<World>, assignments: Assignments) {
+async fn open(world: Arc<World>, assignments: Assignments, clock: Clock) {
     world.loaded().await;
     while let Err(error) = assignments.open().await {
         tracing::warn!(error = %chain(&error), "no epoch could be taken; it is tried again");
-        sleep(EPOCH_RETRY).await;
+        clock.sleep(EPOCH_RETRY).await;
     }
 }
 
 /// Sweeps content when some may have lost its last name, and its grace is over.
-async fn sweep(content: ContentStore, released: Arc<Notify>) {
+async fn sweep(content: ContentStore, released: Arc<Notify>, clock: Clock) {
     let mut wait = SWEEP_GRACE;
     loop {
-        sleep(wait).await;
-        let now = Timestamp::now();
+        clock.sleep(wait).await;
+        let now = clock.now();
         match content.sweep(now).await {
             Ok((swept, next)) => {
                 tracing::debug!(swept, "content swept");

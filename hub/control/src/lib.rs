@@ -28,6 +28,7 @@ mod world;
 use std::{path::PathBuf, sync::Arc};
 
 use fleet::Fleet;
+use muster_daemon::Clock;
 use offers::Offers;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,8 @@ pub struct ControlConfig {
     pub client_for: ClientFor,
     /// A directory of the hub's own, for copies of Git branches. What is in it can be had again.
     pub stores_dir: PathBuf,
+    /// What time it is to all controllers.
+    pub clock: Clock,
 }
 
 /// The controllers, built and not yet running.
@@ -60,12 +63,12 @@ pub struct Control {
 impl Control {
     /// Builds the controllers; nothing is read or written before [`Control::run`].
     pub fn build(config: ControlConfig) -> Self {
-        let ControlConfig { client_for, stores_dir } = config;
+        let ControlConfig { client_for, stores_dir, clock } = config;
         Self {
-            fleet: Fleet::build(&client_for, stores_dir),
-            offers: Offers::build(&client_for),
+            fleet: Fleet::build(&client_for, stores_dir, &clock),
+            offers: Offers::build(&client_for, &clock),
             admission: Admission::new(client_for(manifests::identity::ADMISSION)),
-            results: Results::new(client_for(manifests::identity::RESULTS)),
+            results: Results::new(client_for(manifests::identity::RESULTS), clock),
         }
     }
 

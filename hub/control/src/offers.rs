@@ -9,6 +9,7 @@ use k8s_openapi::{
 };
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
 use muster_api::{Promise, Work, WorkPlacement, labels};
+use muster_daemon::Clock;
 use muster_plan::workflow::trouble::Trouble;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ pub(crate) struct Offers {
     request_client: Client,
     promises: (Triggers<String>, Queue<String>),
     requests: (Triggers<RequestKey>, Queue<RequestKey>),
+    clock: Clock,
 }
 
 /// What a changed object wakes.
@@ -37,18 +39,19 @@ enum Woken {
 }
 
 impl Offers {
-    pub(crate) fn build(client_for: &ClientFor) -> Self {
+    pub(crate) fn build(client_for: &ClientFor, clock: &Clock) -> Self {
         Self {
             promise_client: client_for(identity::PROMISE),
             request_client: client_for(identity::REQUEST),
-            promises: queue(),
-            requests: queue(),
+            promises: queue(clock),
+            requests: queue(clock),
+            clock: clock.clone(),
         }
     }
 
     /// Runs until `shutdown`; what is being reconciled then is finished first.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let Self { promise_client, request_client, promises, requests } = self;
+        let Self { promise_client, request_client, promises, requests, clock } = self;
         let (promise_triggers, promise_queue) = promises;
         let (request_triggers, request_queue) = requests;
         let kinds = Kinds::new(
@@ -61,10 +64,12 @@ impl Offers {
             client: promise_client.clone(),
             promises: promise_triggers.clone(),
             requests: request_triggers,
+            clock: clock.clone(),
             shutdown: shutdown.clone(),
         };
-        let promises = Arc::new(Promises::new(promise_client, kinds.clone(), promise_triggers));
-        let requests = Arc::new(Requests::new(request_client));
+        let promises =
+            Arc::new(Promises::new(promise_client, kinds.clone(), promise_triggers, clock.clone()));
+        let requests = Arc::new(Requests::new(request_client, clock));
         let reconcile_promise = move |name| promises.clone().reconcile(name);
         let reconcile_request = move |key| requests.clone().reconcile(key);
         tokio::join!(
@@ -86,6 +91,7 @@ struct Wake {
     client: Client,
     promises: Triggers<String>,
     requests: Triggers<RequestKey>,
+    clock: Clock,
     shutdown: CancellationToken,
 }
 
@@ -126,7 +132,7 @@ impl Wake {
     where
         K: kube::Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     {
-        let (woken, taken) = queue();
+        let (woken, taken) = queue(&self.clock);
         let watch = follow(api, Some(labels::PROMISE_NAME), woken, whose, self.shutdown.clone());
         let sort = taken.each(|woken| async {
             match woken {

@@ -12,6 +12,7 @@ use muster_api::{
     conditions::{Truth, Verdict, kind},
     labels,
 };
+use muster_daemon::Clock;
 use muster_plan::{
     promise::{self, Offer, status},
     request::Draft,
@@ -44,6 +45,7 @@ pub(crate) struct Promises {
     content: ContentStore,
     kinds: Kinds,
     triggers: Triggers<String>,
+    clock: Clock,
 }
 
 /// Why a Promise could not be taken further. Trying again may help.
@@ -68,11 +70,16 @@ struct Case {
 }
 
 impl Promises {
-    pub(crate) fn new(client: Client, kinds: Kinds, triggers: Triggers<String>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        kinds: Kinds,
+        triggers: Triggers<String>,
+        clock: Clock,
+    ) -> Self {
         let events = Events::new(client.clone(), "promise");
         let workflow = Workflow::new(client.clone(), events.clone());
-        let content = ContentStore::new(client.clone());
-        Self { client, events, workflow, content, kinds, triggers }
+        let content = ContentStore::new(client.clone(), clock.clone());
+        Self { client, events, workflow, content, kinds, triggers, clock }
     }
 
     /// Looks at one Promise and does what is to be done now.
@@ -133,7 +140,7 @@ impl Promises {
             .map_err(kube::Error::SerdeError)
             .map_err(Failed::to(format!("read Promise {name}")))?;
         let generation = promise.metadata.generation.unwrap_or_default();
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let offer = match Offer::read(name, generation, &promise.spec) {
             Ok(offer) => offer,
             Err(causes) => {

@@ -13,10 +13,8 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use muster_daemon::Clock;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// The first wait before a failed reconcile is tried again; it doubles up to [`RETRY_MAX`].
@@ -42,12 +40,15 @@ pub(crate) struct Triggers<K>(mpsc::Sender<K>);
 
 /// The other end of [`Triggers`].
 #[derive(Debug)]
-pub(crate) struct Queue<K>(mpsc::Receiver<K>);
+pub(crate) struct Queue<K> {
+    triggers: mpsc::Receiver<K>,
+    clock: Clock,
+}
 
 /// A queue and the way into it.
-pub(crate) fn queue<K>() -> (Triggers<K>, Queue<K>) {
-    let (sender, receiver) = mpsc::channel(TRIGGERS_LEN);
-    (Triggers(sender), Queue(receiver))
+pub(crate) fn queue<K>(clock: &Clock) -> (Triggers<K>, Queue<K>) {
+    let (sender, triggers) = mpsc::channel(TRIGGERS_LEN);
+    (Triggers(sender), Queue { triggers, clock: clock.clone() })
 }
 
 impl<K> Clone for Triggers<K> {
@@ -67,7 +68,7 @@ impl<K> Triggers<K> {
 impl<K> Queue<K> {
     /// Passes each trigger on, in order, until all who could trigger are gone.
     pub(crate) async fn each<R: Future<Output = ()>>(mut self, pass_on: impl Fn(K) -> R) {
-        while let Some(key) = self.0.recv().await {
+        while let Some(key) = self.triggers.recv().await {
             pass_on(key).await;
         }
     }
@@ -87,13 +88,13 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
         E: std::error::Error + Send + 'static,
     {
         let mut state = State::<K>::default();
-        let mut running: FuturesUnordered<BoxFuture<'static, (K, Result<Next, E>)>> =
+        let mut running: FuturesUnordered<BoxFuture<'static, (K, Instant, Result<Next, E>)>> =
             FuturesUnordered::new();
         loop {
             while running.len() < at_once && !shutdown.is_cancelled() {
                 let Some(key) = state.start() else { break };
-                let work = reconcile(key.clone());
-                running.push(work.map(move |result| (key, result)).boxed());
+                let (work, began) = (reconcile(key.clone()), self.clock.instant());
+                running.push(work.map(move |result| (key, began, result)).boxed());
             }
             if shutdown.is_cancelled() && running.is_empty() {
                 return;
@@ -101,8 +102,8 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
             let wake = state.next_due();
             tokio::select! {
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
-                Some(key) = self.0.recv() => state.trigger(key),
-                Some((key, result)) = running.next(), if !running.is_empty() => {
+                Some(key) = self.triggers.recv() => state.trigger(key),
+                Some((key, began, result)) = running.next(), if !running.is_empty() => {
                     let result = result.map_err(|error| {
                         if met_newer_copy(&error) {
                             tracing::debug!(?key, "Met a newer copy; looking again");
@@ -110,10 +111,12 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
                             tracing::warn!(?key, error = %chain(&error), "Reconcile failed");
                         }
                     });
-                    state.finish(key, result, Instant::now());
+                    // What was decided is due as seen at the beginning; a failure rests from its end.
+                    let since = if result.is_ok() { began } else { self.clock.instant() };
+                    state.finish(key, result, since);
                 }
-                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
-                    state.wake(Instant::now());
+                () = self.clock.sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
+                    state.wake(self.clock.instant());
                 }
             }
         }
@@ -164,7 +167,7 @@ impl<K: Clone + Eq + Hash> State<K> {
         Some(key)
     }
 
-    fn finish(&mut self, key: K, result: Result<Next, ()>, now: Instant) {
+    fn finish(&mut self, key: K, result: Result<Next, ()>, since: Instant) {
         self.running.remove(&key);
         let wait = match result {
             Ok(next) => {
@@ -184,7 +187,7 @@ impl<K: Clone + Eq + Hash> State<K> {
         if self.waiting.contains(&key) {
             self.ready.push_back(key);
         } else if let Some(wait) = wait {
-            self.schedule(key, now + wait);
+            self.schedule(key, since + wait);
         }
     }
 

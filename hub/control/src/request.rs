@@ -14,6 +14,7 @@ use muster_api::{
     Destination, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, conditions::kind,
     labels,
 };
+use muster_daemon::Clock;
 use muster_plan::{
     promise::{self, Offer},
     request::{self, Draft, Idle},
@@ -47,6 +48,7 @@ pub(crate) struct Requests {
     client: Client,
     events: Events,
     workflow: Workflow,
+    clock: Clock,
 }
 
 /// A request and all that is decided from.
@@ -60,10 +62,10 @@ struct Case {
 }
 
 impl Requests {
-    pub(crate) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client, clock: Clock) -> Self {
         let events = Events::new(client.clone(), "request");
         let workflow = Workflow::new(client.clone(), events.clone());
-        Self { client, events, workflow }
+        Self { client, events, workflow, clock }
     }
 
     /// Looks at one request and does what is to be done now.
@@ -151,7 +153,7 @@ impl Requests {
             (&key.namespace, &key.name, &uid),
             offer.workflows.namespace.as_deref(),
         );
-        let now = Timestamp::now();
+        let now = self.clock.now();
         Ok(Some(Case { promise, offer, request, subject, requests, now }))
     }
 

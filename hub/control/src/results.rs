@@ -18,6 +18,7 @@ use kube::{
 };
 use muster_api::{Promise, labels, promise::PipelineStatus};
 use muster_core::{FileSet, content::OUTPUT_BYTES_MAX};
+use muster_daemon::Clock;
 use muster_plan::{
     admit::Refusal,
     promise::Offer,
@@ -63,6 +64,7 @@ pub struct ResultCall {
 pub struct Results {
     client: Client,
     content: ContentStore,
+    clock: Clock,
 }
 
 /// The object that a Job runs for.
@@ -76,9 +78,9 @@ struct Origin {
 
 impl Results {
     /// With the client of the results controller.
-    pub(crate) fn new(client: Client) -> Arc<Self> {
-        let content = ContentStore::new(client.clone());
-        Arc::new(Self { client, content })
+    pub(crate) fn new(client: Client, clock: Clock) -> Arc<Self> {
+        let content = ContentStore::new(client.clone(), clock.clone());
+        Arc::new(Self { client, content, clock })
     }
 
     /// Takes one part of a Job's result.
@@ -174,7 +176,7 @@ impl Results {
         self.write(origin, |object| {
             let mut status = request::merge(&object.data["status"], &handed)?;
             if control.waits() {
-                wait(&mut status, object, origin, &control);
+                wait(&mut status, object, origin, &control, self.clock.now());
             }
             Ok(status)
         })
@@ -184,7 +186,7 @@ impl Results {
     async fn record_refusal(&self, origin: &Origin, message: &str) -> Result<(), Refusal> {
         self.write(origin, |object| {
             let mut status = request::merge(&object.data["status"], &Map::new())?;
-            with_entry(&mut status, origin, |entry| {
+            with_entry(&mut status, origin, self.clock.now(), |entry| {
                 entry.phase = phase::FAILED.to_owned();
                 entry.message = Some(message.to_owned());
             });
@@ -234,13 +236,19 @@ impl Results {
 }
 
 /// Marks the pipeline as waiting.
-fn wait(status: &mut Value, object: &DynamicObject, origin: &Origin, asked: &Control) {
+fn wait(
+    status: &mut Value,
+    object: &DynamicObject,
+    origin: &Origin,
+    asked: &Control,
+    now: Timestamp,
+) {
     let generation = object.metadata.generation;
     let retry_at = asked
         .retry_after
         .and_then(|wait| SignedDuration::try_from(wait).ok())
-        .map(|wait| request::seconds(Timestamp::now() + wait));
-    with_entry(status, origin, |entry| {
+        .map(|wait| request::seconds(now + wait));
+    with_entry(status, origin, now, |entry| {
         entry.phase = phase::SUSPENDED.to_owned();
         entry.message = (!asked.message.is_empty()).then(|| asked.message.clone());
         entry.next_retry_at = retry_at;
@@ -250,7 +258,12 @@ fn wait(status: &mut Value, object: &DynamicObject, origin: &Origin, asked: &Con
 }
 
 /// Changes what status says of the pipeline in this run.
-fn with_entry(status: &mut Value, origin: &Origin, change: impl FnOnce(&mut PipelineStatus)) {
+fn with_entry(
+    status: &mut Value,
+    origin: &Origin,
+    now: Timestamp,
+    change: impl FnOnce(&mut PipelineStatus),
+) {
     let mut entries = request::recorded(status);
     let found = entries.iter().position(|entry| entry.name == origin.pipeline);
     let index = found.unwrap_or_else(|| {
@@ -260,7 +273,7 @@ fn with_entry(status: &mut Value, origin: &Origin, change: impl FnOnce(&mut Pipe
     let entry = &mut entries[index];
     change(entry);
     entry.hash = Some(origin.hash.clone());
-    entry.last_transition_time = Some(request::seconds(Timestamp::now()));
+    entry.last_transition_time = Some(request::seconds(now));
     status["kratix"]["workflows"]["pipelines"] = json!(entries);
 }
 

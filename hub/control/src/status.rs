@@ -10,7 +10,6 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use jiff::Timestamp;
 use kube::{
     Api, Client, Resource as _,
     api::{Patch, PatchParams, PostParams},
@@ -20,6 +19,7 @@ use muster_api::{
     labels::{self, finalizer},
 };
 use muster_core::{DestinationName, Phase, PlacementKey, PlacementReport, ports::ReportSink};
+use muster_daemon::Clock;
 use muster_plan::{
     rollup::{self, StoreOutcome, StoreReport},
     site::{Link, Site},
@@ -81,6 +81,7 @@ pub(crate) struct StatusWriter {
     pub reports: Reports,
     pub assignments: Assignments,
     pub events: Events,
+    pub clock: Clock,
     /// When the status of a large Work was last written.
     pub written: Arc<Mutex<HashMap<ObjectKey, Instant>>>,
 }
@@ -192,7 +193,7 @@ impl StatusWriter {
         let found = api.get_opt(&key.name).await;
         let found = found.map_err(|error| failed(object(), "read", error))?;
         let Some(mut work) = found else { return Ok(Next::Change) };
-        let status = self.world.work_status(&key, &work, Timestamp::now());
+        let status = self.world.work_status(&key, &work, self.clock.now());
         if work.status.as_ref() == Some(&status) {
             return Ok(Next::Change);
         }
@@ -233,7 +234,7 @@ impl StatusWriter {
         if said.is_none() && is_heard_soon(&placement, site.as_ref()) {
             return Ok(());
         }
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let status = match said {
             Some(Said::Agent(_, report)) => rollup::placement(&placement, Some(report), now),
             Some(Said::Store(report)) => rollup::stored(&placement, Some(&report.outcome), now),

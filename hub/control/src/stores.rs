@@ -17,6 +17,7 @@ use std::{
 
 use kube::Client;
 use muster_api::destination::StateStoreKind;
+use muster_daemon::Clock;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,7 @@ pub(crate) struct StoresConfig {
     pub reports: Reports,
     /// Where copies of Git branches are.
     pub dir: PathBuf,
+    pub clock: Clock,
 }
 
 /// The writers of all state stores; clones are handles to the same ones.

@@ -449,3 +449,22 @@ async fn a_permission_that_is_taken_out_of_a_pipeline_is_taken_away() {
     let own = ["Role cache-resource-configure-main", "RoleBinding cache-resource-configure-main"];
     eventually(|| async { (rights().await == own).then_some(()) }).await.expect("rights to go");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_runs_again_each_time_its_interval_has_passed() {
+    let home = Home::open(renders()).await;
+    let mut offer = promise("cache", "Cache", &[pipeline("main")]);
+    offer["spec"]["workflows"]["config"] = json!({ "reconciliationInterval": "1h" });
+    home.apply(&offer).await.unwrap();
+    home.until(&home.of(&offer), "cache", |promise| is(promise, "Available", "True")).await;
+    let wanted = request("Cache", "a", "1");
+    home.apply(&wanted).await.unwrap();
+    for runs in 1..=3 {
+        eventually(|| async { (home.runs().len() == runs).then_some(()) }).await.expect("it runs");
+        home.until(&home.of(&wanted), "a", |request| {
+            is(request, "ConfigureWorkflowCompleted", "True")
+        })
+        .await;
+        home.clock.skip(std::time::Duration::from_secs(3600));
+    }
+}

@@ -18,6 +18,7 @@ use muster_core::{
     DestinationName, Digest,
     ports::{AgentFacts, Enrolments, PortError},
 };
+use muster_daemon::Clock;
 use serde_json::json;
 
 use super::{is_gone, update_status};
@@ -29,6 +30,7 @@ const NAME_LEN_MAX: usize = 63;
 #[derive(Clone)]
 pub(crate) struct Enrolling {
     pub client: Client,
+    pub clock: Clock,
 }
 
 /// A token's Secret, read.
@@ -141,7 +143,7 @@ impl Enrolling {
         let expires: Timestamp = field(TOKEN_EXPIRES)
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| broken(TOKEN_EXPIRES))?;
-        if expires <= Timestamp::now() {
+        if expires <= self.clock.now() {
             return Err(refused(format!("the token for {agent} expired at {expires}: {new}")));
         }
         let labels = field(TOKEN_LABELS).map(|text| serde_json::from_str(&text));

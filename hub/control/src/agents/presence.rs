@@ -10,6 +10,7 @@ use muster_core::{
     DestinationName,
     ports::{AgentFacts, Presence},
 };
+use muster_daemon::Clock;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::queue::Triggers;
@@ -23,6 +24,7 @@ const SETTLE_AT_START: Duration = Duration::from_secs(15);
 /// Sessions by agent.
 #[derive(Debug)]
 pub(crate) struct Sessions {
+    clock: Clock,
     started: Instant,
     inner: Mutex<Inner>,
     news: Arc<Notify>,
@@ -57,8 +59,8 @@ pub(crate) enum Heard {
 }
 
 impl Sessions {
-    pub(crate) fn new() -> Self {
-        Self { started: Instant::now(), inner: Mutex::default(), news: Arc::default() }
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { started: clock.instant(), clock, inner: Mutex::default(), news: Arc::default() }
     }
 
     pub(crate) fn heard(&self, agent: &str) -> Heard {
@@ -66,14 +68,16 @@ impl Sessions {
             None => Heard::Nothing,
             Some(Session { ended: None, facts, .. }) => Heard::Connected(facts.clone()),
             Some(Session { ended: Some(ended), .. }) => {
-                Heard::Gone { settle: SETTLE.saturating_sub(ended.elapsed()) }
+                Heard::Gone { settle: SETTLE.saturating_sub(self.clock.instant() - *ended) }
             }
         }
     }
 
     /// How long agents that were connected before the hub's start may still come back.
     pub(crate) fn settling(&self) -> Option<Duration> {
-        SETTLE_AT_START.checked_sub(self.started.elapsed()).filter(|wait| !wait.is_zero())
+        SETTLE_AT_START
+            .checked_sub(self.clock.instant() - self.started)
+            .filter(|wait| !wait.is_zero())
     }
 
     /// Forgets the ended session of an agent that does not exist.
@@ -115,7 +119,7 @@ impl Presence for Sessions {
         let Some(held) = inner.sessions.get_mut(agent.as_str()).filter(|s| s.id == session) else {
             return;
         };
-        held.ended.get_or_insert_with(Instant::now);
+        held.ended.get_or_insert_with(|| self.clock.instant());
         inner.news.insert(agent.to_string());
         drop(inner);
         self.news.notify_one();
@@ -128,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_an_older_session_is_no_news() {
-        let sessions = Sessions::new();
+        let sessions = Sessions::new(Clock::default());
         let agent = DestinationName::parse("vm-1").unwrap();
         sessions.connected(&agent, 1, AgentFacts::default());
         sessions.connected(&agent, 2, AgentFacts::default());

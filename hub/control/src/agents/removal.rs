@@ -1,6 +1,5 @@
 //! How an Agent, or a Destination, goes: first what it holds, then its Destination, then itself.
 
-use jiff::Timestamp;
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -53,7 +52,7 @@ impl AgentKeeper {
         if let Some(agent) = leaving_agent {
             let verdict = waits_for(destination, &held, abandoned);
             update_status(&agents, agent, |status: &mut AgentStatus| {
-                conditions::set(&mut status.conditions, &verdict, None, Timestamp::now());
+                conditions::set(&mut status.conditions, &verdict, None, self.clock.now());
             })
             .await?;
         }

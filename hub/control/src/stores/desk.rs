@@ -8,13 +8,13 @@ use std::{
 };
 
 use muster_api::destination::StateStoreRef;
-use muster_daemon::Backoff;
+use muster_daemon::{Backoff, Clock};
 use muster_plan::{
     rollup::{StoreOutcome, StoreReport},
     store::{Lack, STORE_NOT_FOUND, not_found},
 };
 use muster_stores::{Drift, Entry, StateStore, Trouble, Weight, Written};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
     Desk, Dirty, Shared,
@@ -77,6 +77,10 @@ impl Worker {
         }
     }
 
+    fn clock(&self) -> &Clock {
+        &self.shared.config.clock
+    }
+
     /// Works until it is dropped, or the store and all that refers to it are gone.
     pub(super) async fn run(mut self) {
         self.shared.config.world.loaded().await;
@@ -90,8 +94,8 @@ impl Worker {
                 return;
             }
             tokio::select! {
-                () = self.desk.wake.notified() => sleep(SETTLE).await,
-                () = sleep(wait) => {}
+                () = self.desk.wake.notified() => self.clock().sleep(SETTLE).await,
+                () = self.clock().sleep(wait) => {}
             }
         }
     }
@@ -146,14 +150,15 @@ impl Worker {
 
     /// Asks the store whether it takes files, unless it answered a moment ago.
     async fn probe(&mut self) -> Result<(), Lack> {
+        let now = self.clock().instant();
         let Some(opened) = &mut self.opened else { return Ok(()) };
-        let fresh = opened.answered.is_some_and(|answered| answered.elapsed() < PROBE_EVERY);
+        let fresh = opened.answered.is_some_and(|answered| now - answered < PROBE_EVERY);
         if fresh && matches!(self.standing, Some(Ok(()))) {
             return Ok(());
         }
         let drift = opened.store.probe().await;
         let drift = drift.map_err(|t| lack(t.doing("Error validating state store permissions")))?;
-        opened.answered = Some(Instant::now());
+        opened.answered = Some(self.shared.config.clock.instant());
         self.drifted(drift);
         Ok(())
     }
@@ -195,7 +200,8 @@ impl Worker {
     async fn write_all(&mut self) -> Result<(), Lack> {
         loop {
             let mut dirty = std::mem::take(&mut *lock(&self.desk.dirty));
-            if self.rejected.as_ref().is_some_and(|(since, _)| since.elapsed() > REJECTED_RETRY)
+            let now = self.clock().instant();
+            if self.rejected.as_ref().is_some_and(|(since, _)| now - *since > REJECTED_RETRY)
                 && let Some((_, again)) = self.rejected.take()
             {
                 dirty.merge(again);
@@ -246,7 +252,7 @@ impl Worker {
             let Some(opened) = &mut self.opened else { return Ok(()) };
             match opened.store.write(&entries).await {
                 Ok(written) => {
-                    opened.answered = Some(Instant::now());
+                    opened.answered = Some(self.shared.config.clock.instant());
                     self.drifted(written.drift.clone());
                     self.written(units, &written).await;
                 }
@@ -299,7 +305,8 @@ impl Worker {
     }
 
     fn reject(&mut self, dirty: Dirty) {
-        let (_, held) = self.rejected.get_or_insert_with(|| (Instant::now(), Dirty::default()));
+        let now = self.clock().instant();
+        let (_, held) = self.rejected.get_or_insert_with(|| (now, Dirty::default()));
         held.merge(dirty);
     }
 

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures::{FutureExt, StreamExt, stream};
-use jiff::Timestamp;
 use kube::{Api, Resource, api::DeleteParams};
 use muster_api::{
     BucketStateStore, Destination, DestinationStatus, GitStateStore, StateStoreStatus,
@@ -170,7 +169,7 @@ impl Keeper {
         update_status(api, store, |status: &mut StateStoreStatus| {
             status.status = Some(if ready { "Ready" } else { "NotReady" }.to_owned());
             status.observed_generation = generation;
-            conditions::set(&mut status.conditions, verdict, None, Timestamp::now());
+            conditions::set(&mut status.conditions, verdict, None, self.shared.config.clock.now());
         })
         .await?;
         if said.is_none_or(|said| said.reason != verdict.reason || said.message != verdict.message)
@@ -203,7 +202,12 @@ impl Keeper {
         });
         if news {
             update_status(&api, destination, |status: &mut DestinationStatus| {
-                conditions::set(&mut status.conditions, verdict, None, Timestamp::now());
+                conditions::set(
+                    &mut status.conditions,
+                    verdict,
+                    None,
+                    self.shared.config.clock.now(),
+                );
             })
             .await?;
             let about = destination.object_ref(&());

@@ -22,6 +22,7 @@ use muster_control::{
     Admission, AdmissionView, Control, ControlConfig, ResultCall, Results, account_name,
 };
 use muster_core::FileSet;
+use muster_daemon::Clock;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,8 @@ pub(crate) struct Home {
     pub(crate) client: Client,
     pub(crate) runs: Arc<Mutex<Vec<String>>>,
     shutdown: CancellationToken,
+    /// The controllers' time.
+    pub(crate) clock: Clock,
 }
 
 struct Rules(Arc<Admission>);
@@ -81,13 +84,14 @@ impl Home {
         for object in muster_control::manifests() {
             create(&client, &object).await.unwrap();
         }
-        let clients = api.clone();
+        let (clients, clock) = (api.clone(), Clock::default());
         let control = Control::build(ControlConfig {
             client_for: Arc::new(move |name| {
                 let user = UserInfo::service_account("kratix-platform-system", &account_name(name));
                 Client::new(clients.service(user), "default")
             }),
             stores_dir: dir.path().join("stores"),
+            clock: clock.clone(),
         });
         api.admit(Arc::new(Rules(control.admission())));
         let shutdown = CancellationToken::new();
@@ -100,7 +104,7 @@ impl Home {
         };
         tokio::spawn(control.run(shutdown.clone()));
         tokio::spawn(hand.work(shutdown.clone()));
-        Home { _dir: dir, api, client, runs, shutdown }
+        Home { _dir: dir, api, client, runs, shutdown, clock }
     }
 
     pub(crate) async fn apply(&self, object: &Value) -> kube::Result<DynamicObject> {

@@ -23,6 +23,7 @@ use muster_core::{
     Assignment, DestinationName, Digest, FileSet, Health, Phase, PlacementKey, PlacementReport,
     ports::{AgentFacts, AssignmentSource, Enrolments, Presence, ReportSink},
 };
+use muster_daemon::Clock;
 use serde::de::DeserializeOwned;
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -87,7 +88,7 @@ impl Home {
         }
         let for_all = client.clone();
         let client_for: ClientFor = Arc::new(move |_| for_all.clone());
-        let fleet = Fleet::build(&client_for, dir.path().join("stores"));
+        let fleet = Fleet::build(&client_for, dir.path().join("stores"), &Clock::default());
         let shutdown = CancellationToken::new();
         Home {
             dir,
