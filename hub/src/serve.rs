@@ -16,6 +16,7 @@ use muster_apiserver::{ApiServer, AuditConfig, Config, UserInfo};
 use muster_control::{ClientFor, Control, ControlConfig, account_name, fleet::Fleet};
 use muster_daemon::{Clock, HeldDir, OnError, Shutdown, Tasks, log};
 use muster_gateway::{Gateway, GatewayConfig, PULSE, Ports};
+use muster_plan::options::Options;
 use muster_runner::{ApiAccess, Executor, ExecutorKind, Runner, RunnerConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
@@ -50,6 +51,7 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
         client_for: client_for(&api),
         stores_dir: data.path().join("stores"),
         clock: Clock::default(),
+        options: Options::default(),
     });
     bridges::rules(&api, &control);
     let gateway = open_door(&data, &args, control.fleet()).await?;

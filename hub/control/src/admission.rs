@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 use crate::{
     manifests::{account_name, identity},
     objects,
+    options::Chosen,
     queue::chain,
 };
 
@@ -63,12 +64,13 @@ pub struct AdmissionView<'a> {
 #[derive(Clone)]
 pub struct Admission {
     client: Client,
+    options: Chosen,
 }
 
 impl Admission {
     /// With the client of the admission controller.
-    pub(crate) fn new(client: Client) -> Arc<Self> {
-        Arc::new(Self { client })
+    pub(crate) fn new(client: Client, options: Chosen) -> Arc<Self> {
+        Arc::new(Self { client, options })
     }
 
     /// Whether there may be rules on this kind: on some of the hub's, and on any that could be a
@@ -227,7 +229,9 @@ impl Admission {
     /// Whether the API would take the Jobs of the pipelines.
     async fn try_jobs(&self, offer: &Offer) -> Result<(), Refusal> {
         let refused = |cause: &str| admit::promise_refused(&offer.promise, cause);
-        for (field, mut job) in admit::dry_runs(offer).map_err(|cause| refused(&cause))? {
+        for (field, mut job) in
+            admit::dry_runs(offer, &self.options.now()).map_err(|cause| refused(&cause))?
+        {
             job.metadata.namespace = Some(SYSTEM_NAMESPACE.to_owned());
             let jobs: Api<Job> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
             let params = PostParams { dry_run: true, ..PostParams::default() };

@@ -13,6 +13,7 @@ pub mod fleet;
 mod manifests;
 mod objects;
 mod offers;
+mod options;
 mod promise;
 mod queue;
 mod request;
@@ -29,7 +30,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use fleet::Fleet;
 use muster_daemon::Clock;
+use muster_plan::options::Options;
 use offers::Offers;
+use options::Chosen;
 use tokio_util::sync::CancellationToken;
 
 pub use admission::{Admission, AdmissionView};
@@ -50,6 +53,8 @@ pub struct ControlConfig {
     pub stores_dir: PathBuf,
     /// What time it is to all controllers.
     pub clock: Clock,
+    /// What holds for the whole platform to begin with.
+    pub options: Options,
 }
 
 /// The controllers, built and not yet running.
@@ -63,11 +68,12 @@ pub struct Control {
 impl Control {
     /// Builds the controllers; nothing is read or written before [`Control::run`].
     pub fn build(config: ControlConfig) -> Self {
-        let ControlConfig { client_for, stores_dir, clock } = config;
+        let ControlConfig { client_for, stores_dir, clock, options } = config;
+        let options = Chosen::new(options);
         Self {
             fleet: Fleet::build(&client_for, stores_dir, &clock),
-            offers: Offers::build(&client_for, &clock),
-            admission: Admission::new(client_for(manifests::identity::ADMISSION)),
+            offers: Offers::build(&client_for, &clock, options.clone()),
+            admission: Admission::new(client_for(manifests::identity::ADMISSION), options),
             results: Results::new(client_for(manifests::identity::RESULTS), clock),
         }
     }

@@ -18,6 +18,7 @@ use crate::{
     ClientFor,
     manifests::identity,
     objects::follow,
+    options::Chosen,
     promise::{self, Promises},
     queue::{Queue, Triggers, queue},
     request::{self, Kinds, RequestKey, Requests},
@@ -30,6 +31,7 @@ pub(crate) struct Offers {
     promises: (Triggers<String>, Queue<String>),
     requests: (Triggers<RequestKey>, Queue<RequestKey>),
     clock: Clock,
+    options: Chosen,
 }
 
 /// What a changed object wakes.
@@ -39,19 +41,20 @@ enum Woken {
 }
 
 impl Offers {
-    pub(crate) fn build(client_for: &ClientFor, clock: &Clock) -> Self {
+    pub(crate) fn build(client_for: &ClientFor, clock: &Clock, options: Chosen) -> Self {
         Self {
             promise_client: client_for(identity::PROMISE),
             request_client: client_for(identity::REQUEST),
             promises: queue(clock),
             requests: queue(clock),
             clock: clock.clone(),
+            options,
         }
     }
 
     /// Runs until `shutdown`; what is being reconciled then is finished first.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let Self { promise_client, request_client, promises, requests, clock } = self;
+        let Self { promise_client, request_client, promises, requests, clock, options } = self;
         let (promise_triggers, promise_queue) = promises;
         let (request_triggers, request_queue) = requests;
         let kinds = Kinds::new(
@@ -67,9 +70,14 @@ impl Offers {
             clock: clock.clone(),
             shutdown: shutdown.clone(),
         };
-        let promises =
-            Arc::new(Promises::new(promise_client, kinds.clone(), promise_triggers, clock.clone()));
-        let requests = Arc::new(Requests::new(request_client, clock));
+        let promises = Arc::new(Promises::new(
+            promise_client,
+            kinds.clone(),
+            promise_triggers,
+            options.clone(),
+            clock.clone(),
+        ));
+        let requests = Arc::new(Requests::new(request_client, options.clone(), clock));
         let reconcile_promise = move |name| promises.clone().reconcile(name);
         let reconcile_request = move |key| requests.clone().reconcile(key);
         tokio::join!(
@@ -81,6 +89,7 @@ impl Offers {
             wake.on::<Work>(),
             wake.on::<WorkPlacement>(),
             wake.on_troubled_pods(),
+            kinds.wake_all_on(options.changes(), shutdown.clone()),
         );
         kinds.ended().await;
     }

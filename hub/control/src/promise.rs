@@ -18,7 +18,7 @@ use muster_plan::{
     request::Draft,
     rollup::{self, Rollup},
     site,
-    workflow::{Action, Scope, Subject, engine::Step, read::INTERVAL_DEFAULT},
+    workflow::{Action, Scope, Subject, engine::Step},
 };
 use serde_json::{Map, json};
 
@@ -26,6 +26,7 @@ use crate::{
     content::ContentStore,
     events::Events,
     objects::{self, Failed, is_leaving, is_marked},
+    options::Chosen,
     queue::{Next, Triggers},
     request::Kinds,
     work::WorkError,
@@ -45,6 +46,7 @@ pub(crate) struct Promises {
     content: ContentStore,
     kinds: Kinds,
     triggers: Triggers<String>,
+    options: Chosen,
     clock: Clock,
 }
 
@@ -74,12 +76,13 @@ impl Promises {
         client: Client,
         kinds: Kinds,
         triggers: Triggers<String>,
+        options: Chosen,
         clock: Clock,
     ) -> Self {
         let events = Events::new(client.clone(), "promise");
-        let workflow = Workflow::new(client.clone(), events.clone());
+        let workflow = Workflow::new(client.clone(), events.clone(), options.clone());
         let content = ContentStore::new(client.clone(), clock.clone());
-        Self { client, events, workflow, content, kinds, triggers, clock }
+        Self { client, events, workflow, content, kinds, triggers, options, clock }
     }
 
     /// Looks at one Promise and does what is to be done now.
@@ -102,7 +105,7 @@ impl Promises {
         let established = self.install_api(&case, &mut draft).await?;
         self.install_dependencies(&case).await.map_err(PromiseError::Dependencies)?;
 
-        let interval = case.offer.workflows.interval.unwrap_or(INTERVAL_DEFAULT);
+        let interval = case.offer.workflows.interval.unwrap_or(self.options.now().interval);
         let wanted = case.wanted(Action::Configure);
         if must_restart(&case, interval) {
             self.workflow.restart(&case.api, &wanted, case.now).await?;

@@ -20,13 +20,14 @@ use muster_plan::{
     request::{self, Draft, Idle},
     rollup::{self, Rollup},
     site,
-    workflow::{Action, Subject, engine::Step, read::INTERVAL_DEFAULT},
+    workflow::{Action, Subject, engine::Step},
 };
 use serde_json::{Map, Value, json};
 
 use crate::{
     events::Events,
     objects::{self, Failed, is_leaving, is_marked},
+    options::Chosen,
     queue::Next,
     workflow::{self, Wanted, Workflow},
 };
@@ -48,6 +49,7 @@ pub(crate) struct Requests {
     client: Client,
     events: Events,
     workflow: Workflow,
+    options: Chosen,
     clock: Clock,
 }
 
@@ -62,10 +64,10 @@ struct Case {
 }
 
 impl Requests {
-    pub(crate) fn new(client: Client, clock: Clock) -> Self {
+    pub(crate) fn new(client: Client, options: Chosen, clock: Clock) -> Self {
         let events = Events::new(client.clone(), "request");
-        let workflow = Workflow::new(client.clone(), events.clone());
-        Self { client, events, workflow, clock }
+        let workflow = Workflow::new(client.clone(), events.clone(), options.clone());
+        Self { client, events, workflow, options, clock }
     }
 
     /// Looks at one request and does what is to be done now.
@@ -89,7 +91,7 @@ impl Requests {
         let Some(case) = self.prepare(case).await? else { return Ok(Next::Change) };
         let binding = self.binding(&case).await?;
         let case = self.bound(case, &binding).await?;
-        let interval = case.offer.workflows.interval.unwrap_or(INTERVAL_DEFAULT);
+        let interval = case.offer.workflows.interval.unwrap_or(self.options.now().interval);
         let spec_hash = case.hash();
         let wanted = case.wanted(Action::Configure, &spec_hash);
         if must_restart(&case, interval) {

@@ -29,6 +29,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     events::Events,
     objects::{self, Failed, is_conflict, is_marked},
+    options::Chosen,
 };
 
 /// The label by which a Job's pods are found, in every version of Kubernetes.
@@ -39,6 +40,7 @@ const JOB_NAME_LABEL: &str = "job-name";
 pub(crate) struct Workflow {
     client: Client,
     events: Events,
+    options: Chosen,
 }
 
 /// A workflow of one object.
@@ -87,8 +89,8 @@ pub(crate) fn reference(subject: &Subject, object: &DynamicObject) -> ObjectRefe
 }
 
 impl Workflow {
-    pub(crate) fn new(client: Client, events: Events) -> Self {
-        Self { client, events }
+    pub(crate) fn new(client: Client, events: Events, options: Chosen) -> Self {
+        Self { client, events, options }
     }
 
     /// Takes the workflow as far as it goes now; what it came to goes into status by the caller.
@@ -125,7 +127,7 @@ impl Workflow {
             }
         }
         let api = self.jobs_api(wanted.subject);
-        for name in engine::surplus(&seen) {
+        for name in engine::surplus(&seen, self.options.now().jobs_kept) {
             objects::delete(&api, name).await?;
         }
         Ok(progress)
@@ -208,7 +210,8 @@ impl Workflow {
         for object in access::objects(subject, action, &pipelines[index], selectors) {
             objects::ensure(&self.client, &object).await?;
         }
-        let turn = Turn { subject, action, pipelines, run, index, attempt };
+        let options = &self.options.now();
+        let turn = Turn { subject, action, pipelines, run, index, attempt, options };
         let name = turn.job_name();
         let job = turn
             .job()

@@ -10,6 +10,7 @@ use serde_json::Value;
 pub use stores::{bucket_store, destination, git_store};
 
 use crate::{
+    options::Options,
     promise::{self, Offer, RequestApi},
     request,
     workflow::{Action, Scope, Subject, engine::Run, job::Turn, read},
@@ -112,7 +113,7 @@ pub fn promise_refused(name: &str, cause: &str) -> Refusal {
 
 /// The Jobs that a Promise's pipelines will become, for an imagined object: the API says whether it
 /// would take them.
-pub fn dry_runs(offer: &Offer) -> Result<Vec<(String, Job)>, String> {
+pub fn dry_runs(offer: &Offer, options: &Options) -> Result<Vec<(String, Job)>, String> {
     let workflows = &offer.workflows;
     let nowhere = workflows.namespace.as_deref();
     let own = Subject::promise(&offer.promise, "00000000-0000-0000-0000-000000000000", nowhere);
@@ -128,7 +129,8 @@ pub fn dry_runs(offer: &Offer) -> Result<Vec<(String, Job)>, String> {
         for action in [Action::Configure, Action::Delete] {
             let pipelines = workflows.of(scope, action);
             for (index, pipeline) in pipelines.iter().enumerate() {
-                let turn = Turn { subject, action, pipelines, run: &run, index, attempt: 1 };
+                let turn =
+                    Turn { subject, action, pipelines, run: &run, index, attempt: 1, options };
                 let field = format!(
                     "spec.workflows.{}.{}[{index}]: pipeline {:?}",
                     scope.as_str(),

@@ -9,6 +9,7 @@ pub mod duration;
 pub mod explain;
 pub mod gitops;
 pub mod names;
+pub mod options;
 pub mod promise;
 pub mod request;
 pub mod rollup;

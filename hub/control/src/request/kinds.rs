@@ -12,8 +12,8 @@ use kube::{
     core::{DynamicObject, PartialObjectMeta},
     runtime::{WatchStreamExt, watcher},
 };
-use muster_plan::promise::RequestApi;
-use tokio::sync::Notify;
+use muster_plan::{options::Options, promise::RequestApi};
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{objects, queue::Triggers};
@@ -87,6 +87,25 @@ impl Kinds {
         if let Some(held) = followed.get(promise) {
             held.wake.notify_one();
         }
+    }
+
+    /// Looks again at all Promises and requests after each change of the options, until `shutdown`.
+    pub(crate) async fn wake_all_on(
+        &self,
+        mut options: watch::Receiver<Arc<Options>>,
+        shutdown: CancellationToken,
+    ) {
+        while let Some(Ok(())) = shutdown.run_until_cancelled(options.changed()).await {
+            for name in self.names() {
+                self.wake(&name);
+                self.promises.look_at(name).await;
+            }
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        followed.keys().cloned().collect()
     }
 
     /// Ends the watch of a Promise that goes.

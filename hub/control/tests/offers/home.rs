@@ -23,6 +23,7 @@ use muster_control::{
 };
 use muster_core::FileSet;
 use muster_daemon::Clock;
+use muster_plan::options::Options;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -92,6 +93,7 @@ impl Home {
             }),
             stores_dir: dir.path().join("stores"),
             clock: clock.clone(),
+            options: Options::default(),
         });
         api.admit(Arc::new(Rules(control.admission())));
         let shutdown = CancellationToken::new();

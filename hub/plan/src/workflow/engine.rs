@@ -13,8 +13,6 @@ use super::{
     trouble::Trouble,
 };
 
-/// The newest Jobs that are kept of each pipeline, for their logs; Kratix's default.
-pub const JOBS_KEPT: usize = 5;
 /// The reason by which the runner says that an image cannot be run on its host.
 pub const IMAGE_NOT_RUNNABLE: &str = "ImageNotRunnable";
 
@@ -163,8 +161,8 @@ pub fn next(seen: &Seen<'_>) -> Progress {
     Progress { step, pipelines }
 }
 
-/// The Jobs that are no longer kept: all but the newest [`JOBS_KEPT`] ended ones of each pipeline.
-pub fn surplus(jobs: &[JobSeen]) -> Vec<&str> {
+/// The Jobs that are no longer kept: all but the newest `kept_max` ended ones of each pipeline.
+pub fn surplus(jobs: &[JobSeen], kept_max: usize) -> Vec<&str> {
     let mut ended: Vec<_> = jobs.iter().filter(|job| job.state != JobState::Running).collect();
     ended.sort_by(|a, b| (&b.pipeline, &b.created).cmp(&(&a.pipeline, &a.created)));
     let mut surplus = Vec::new();
@@ -174,7 +172,7 @@ pub fn surplus(jobs: &[JobSeen]) -> Vec<&str> {
             kept = (job.pipeline.clone(), 0);
         }
         kept.1 += 1;
-        if kept.1 > JOBS_KEPT {
+        if kept.1 > kept_max {
             surplus.push(job.name.as_str());
         }
     }

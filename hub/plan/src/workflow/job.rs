@@ -14,17 +14,12 @@ use muster_api::{ADAPTER_IMAGE, Pipeline, labels};
 use serde_json::{Value, json};
 
 use super::{Action, Scope, Subject, access, engine::Run};
-use crate::names;
+use crate::{names, options::Options};
 
 /// The run that a Job is for: raised when everything runs again with the same inputs.
 pub const RUN_LABEL: &str = "fleet.muster.dev/run";
 /// Which try of a suspended or retried pipeline a Job is.
 pub const ATTEMPT_LABEL: &str = "fleet.muster.dev/attempt";
-
-/// How often a failed pipeline is tried again, if its author does not say. Kratix leaves it to
-/// Kubernetes, whose 6 tries again take ten minutes: a person who waits for a request should be told
-/// within one that it failed, and a passing fault is over by the third try or lasts longer.
-pub const BACKOFF_LIMIT_DEFAULT: i32 = 2;
 
 /// What a container may use if its author does not say. Memory is bounded because one pipeline must
 /// not starve the others; processor time is not, because a bound on it only makes idle cores wait.
@@ -46,6 +41,8 @@ pub struct Turn<'a> {
     pub index: usize,
     /// Which try, from 1.
     pub attempt: i64,
+    /// What the platform's operator chose.
+    pub options: &'a Options,
 }
 
 impl Turn<'_> {
@@ -96,7 +93,7 @@ impl Turn<'_> {
             }
         };
         let backoff = spec.job_options.as_ref().and_then(|options| options.backoff_limit);
-        job["spec"]["backoffLimit"] = json!(backoff.unwrap_or(BACKOFF_LIMIT_DEFAULT));
+        job["spec"]["backoffLimit"] = json!(backoff.unwrap_or(self.options.backoff_limit));
         let owner = self.subject.owner().map(|owner| vec![owner]);
         set(&mut job["metadata"], "ownerReferences", serde_json::to_value(owner)?);
         let pod = &mut job["spec"]["template"]["spec"];

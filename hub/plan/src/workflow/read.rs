@@ -16,8 +16,6 @@ use crate::duration;
 pub const ID_LEN_MAX: usize = 60;
 /// Everything runs again at most this often.
 pub const INTERVAL_MIN: Duration = Duration::from_secs(60);
-/// Everything runs again this often, if the Promise does not say otherwise; Kratix's default.
-pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(10 * 3600);
 /// Names that the hub's own containers have in each pod.
 const RESERVED_CONTAINERS: [&str; 3] = ["reader", "work-writer", "status-writer"];
 
@@ -34,7 +32,7 @@ pub struct Workflows {
     pub resource_delete: Vec<Pipeline>,
     /// Where they run instead of beside their object.
     pub namespace: Option<String>,
-    /// How often everything runs again; `None`: [`INTERVAL_DEFAULT`].
+    /// How often everything runs again; `None`: as often as the platform's options say.
     pub interval: Option<Duration>,
 }
 

@@ -118,5 +118,5 @@ fn a_suspended_pipeline_waits_for_its_label_or_its_time() {
 #[test]
 fn the_newest_ended_jobs_of_each_pipeline_are_kept() {
     let jobs: Vec<_> = (0..7).map(|i| job("first", &i.to_string(), JobState::Succeeded)).collect();
-    assert_eq!(surplus(&jobs), ["first-1", "first-0"]);
+    assert_eq!(surplus(&jobs, 5), ["first-1", "first-0"]);
 }
