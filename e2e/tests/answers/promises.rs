@@ -21,7 +21,7 @@ fn promises_that_cannot_work_are_refused_by_name() {
         (
             good.replace("apiVersion: apiextensions.k8s.io/v1", "apiVersion: v1")
                 .replace("kind: CustomResourceDefinition", "kind: ConfigMap"),
-            &["widget", "api", "CustomResourceDefinition"],
+            &["spec.api", "CustomResourceDefinition"],
         ),
         (
             good.replace("scope: Namespaced", "scope: Cluster"),

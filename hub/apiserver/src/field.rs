@@ -15,6 +15,7 @@ pub(crate) const NO_FIELD: &str = "<nil>";
 pub(crate) enum Cause {
     Required,
     Duplicate,
+    NotFound,
     Invalid,
     TypeInvalid,
     NotSupported,
@@ -29,6 +30,7 @@ impl Cause {
         match self {
             Self::Required => "FieldValueRequired",
             Self::Duplicate => "FieldValueDuplicate",
+            Self::NotFound => "FieldValueNotFound",
             Self::Invalid => "FieldValueInvalid",
             Self::TypeInvalid => "FieldValueTypeInvalid",
             Self::NotSupported => "FieldValueNotSupported",
@@ -42,6 +44,7 @@ impl Cause {
         match self {
             Self::Required => "Required value",
             Self::Duplicate => "Duplicate value",
+            Self::NotFound => "Not found",
             Self::Invalid | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
@@ -81,6 +84,11 @@ impl FieldError {
     /// The value occurs twice where it must be unique.
     pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
         Self::new(Cause::Duplicate, field, Some(value), "")
+    }
+
+    /// The value names something that is not there.
+    pub(crate) fn not_found(field: impl Into<String>, value: &Value) -> Self {
+        Self::new(Cause::NotFound, field, Some(value), "")
     }
 
     /// The value would be fine elsewhere but may not be set here.

@@ -4,6 +4,7 @@ mod cron_job;
 mod job;
 mod pod;
 mod secret;
+mod template;
 
 use serde_json::{Value, json};
 

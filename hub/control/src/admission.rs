@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::batch::v1::Job,
+    api::{batch::v1::Job, core::v1::Namespace},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -153,13 +153,29 @@ impl Admission {
         }
         self.try_definition(&offer).await?;
         self.try_jobs(&offer).await?;
+        let missing = self.missing_namespace(&offer).await?;
         let promises: Api<Promise> = Api::all(self.client.clone());
         let mut states = Vec::new();
         for required in &promise.spec.required_promises {
             let found = promises.get_opt(&required.name).await.map_err(unavailable)?;
             states.push(status::requirement(required, found.as_ref()));
         }
-        Ok(admit::promise_warnings(&promise, &states))
+        let warnings = admit::promise_warnings(&promise, &states);
+        Ok(missing.into_iter().chain(warnings).collect())
+    }
+
+    /// A namespace for pipelines that is not there (yet).
+    async fn missing_namespace(&self, offer: &Offer) -> Result<Option<String>, Refusal> {
+        let Some(name) = &offer.workflows.namespace else { return Ok(None) };
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let found = namespaces.get_opt(name).await.map_err(unavailable)?;
+        let warning = || {
+            format!(
+                "spec.workflows.config.pipelineNamespace: there is no namespace {name:?}: \
+                 pipelines cannot run until it is created"
+            )
+        };
+        Ok(found.is_none().then(warning))
     }
 
     async fn destination(
@@ -217,27 +233,35 @@ impl Admission {
                         "spec.api: the CRD {name} exists and does not belong to this promise: \
                          delete it, or choose another group or plural"
                     );
-                    return Err(admit::promise_refused(&offer.promise, &cause));
+                    return Err(admit::definition_refused(&cause));
                 }
                 wanted["metadata"]["resourceVersion"] = json!(live.metadata.resource_version);
                 (all.replace(&name, &params, &parse(wanted)?).await, "invalid CRD changes")
             }
         };
-        answer(tried, &offer.promise, prefix)
+        match judgement(tried)? {
+            None => Ok(()),
+            Some(cause) => Err(admit::definition_refused(&format!("{prefix}: {cause}"))),
+        }
     }
 
     /// Whether the API would take the Jobs of the pipelines.
     async fn try_jobs(&self, offer: &Offer) -> Result<(), Refusal> {
-        let refused = |cause: &str| admit::promise_refused(&offer.promise, cause);
-        for (field, mut job) in
-            admit::dry_runs(offer, &self.options.now()).map_err(|cause| refused(&cause))?
-        {
+        let refused = |causes: &[String]| Err(admit::jobs_refused(&offer.promise, causes));
+        let dry_runs = match admit::dry_runs(offer, &self.options.now()) {
+            Ok(dry_runs) => dry_runs,
+            Err(cause) => return refused(&[cause]),
+        };
+        let mut wrong = Vec::new();
+        for (what, mut job) in dry_runs {
             job.metadata.namespace = Some(SYSTEM_NAMESPACE.to_owned());
             let jobs: Api<Job> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
             let params = PostParams { dry_run: true, ..PostParams::default() };
-            answer(jobs.create(&params, &job).await, &offer.promise, &field)?;
+            if let Some(cause) = judgement(jobs.create(&params, &job).await)? {
+                wrong.push(format!("{what}: {cause}"));
+            }
         }
-        Ok(())
+        if wrong.is_empty() { Ok(()) } else { refused(&wrong) }
     }
 }
 
@@ -250,12 +274,12 @@ fn writes_status(user: &str) -> bool {
     })
 }
 
-/// What the API says of a dry run: a judgement is a refusal, a failure is not.
-fn answer<K>(tried: kube::Result<K>, promise: &str, prefix: &str) -> Result<(), Refusal> {
+/// What the API has against a dry run: a judgement is a refusal, a failure is not.
+fn judgement<K>(tried: kube::Result<K>) -> Result<Option<String>, Refusal> {
     match tried {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(None),
         Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => {
-            Err(admit::promise_refused(promise, &format!("{prefix}: {}", status.message)))
+            Ok(Some(status.message))
         }
         Err(error) => Err(unavailable(error)),
     }

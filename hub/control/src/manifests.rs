@@ -167,6 +167,7 @@ fn admission_rules() -> Value {
     json!([
         rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &ALL),
         rule(&["batch"], &["jobs"], &["create"]),
+        rule(&[""], &["namespaces"], &["get"]),
         rule(
             &["platform.kratix.io"],
             &["promises", "destinations", "gitstatestores", "bucketstatestores"],

@@ -316,8 +316,8 @@ async fn bad_promises_are_refused_in_kratix_words() {
             p.pointer_mut(configure).unwrap()[0]["spec"]["containers"][0]["imgae"] = json!("x");
         })
         .await,
-        "spec.workflows.resource.configure[0]: pipeline \"main\" is not valid: \
-         spec.containers[0]: unknown field `imgae`",
+        "failed unmarshalling pipeline main: json: unknown field \"imgae\": there is no \
+         spec.workflows.resource.configure[0].spec.containers[0].imgae",
     );
     says(
         refused(&|p| {

@@ -11,7 +11,7 @@ pub use stores::{bucket_store, destination, git_store};
 
 use crate::{
     options::Options,
-    promise::{self, Offer, RequestApi},
+    promise::{self, Offer},
     request,
     workflow::{Action, Scope, Subject, engine::Run, job::Turn, read},
 };
@@ -67,26 +67,26 @@ const PROMISE_NAME_LEN_MAX: usize = 63;
 /// How often everything of a Promise runs again, where its author does not say so in the spec.
 const INTERVAL_ANNOTATION: &str = "kratix.io/reconciliation-interval";
 
-/// Whether a Promise may be created, or become this. What only the API can say (does it take the
-/// CRD, the Jobs?) is asked afterwards, of [`dry_runs`].
+/// Whether a Promise may be created, or become this: all that is wrong with it at once. What only
+/// the API can say (does it take the CRD, the Jobs?) is asked afterwards, of [`dry_runs`].
 pub fn promise(new: &Promise, old: Option<&Promise>) -> Result<Offer, Refusal> {
     let name = new.metadata.name.as_deref().unwrap_or_default();
-    let deny = |causes: &[String]| {
-        let all = causes.join("\n");
-        denied(
-            PROMISE_WEBHOOK,
-            &format!("promises.platform.kratix.io {name:?} was not valid:\n{all}"),
-        )
-    };
+    let fixed = old.map(|old| api_changes(new, old)).unwrap_or_default();
+    if !fixed.is_empty() {
+        return Err(denied(PROMISE_WEBHOOK, &listed(name, &fixed)));
+    }
+    let mut wrong = Vec::new();
     if name.len() > PROMISE_NAME_LEN_MAX {
-        let cause = format!(
+        wrong.push(format!(
             "metadata.name: Invalid value: {name:?}: must be no more than {PROMISE_NAME_LEN_MAX} \
              characters, because it becomes a label"
-        );
-        return Err(deny(&[cause]));
+        ));
     }
-    let offer = Offer::read(name, 0, &new.spec).map_err(|causes| deny(&causes))?;
-    let mut wrong = promise::dependencies::check(&new.spec.dependencies);
+    let offer = Offer::read(name, 0, &new.spec);
+    if let Err(causes) = &offer {
+        wrong.extend(causes.iter().cloned());
+    }
+    wrong.extend(promise::dependencies::check(&new.spec.dependencies));
     for (index, required) in new.spec.required_promises.iter().enumerate() {
         if required.name.is_empty() {
             wrong.push(format!("spec.requiredPromises[{index}].name: Required value"));
@@ -99,16 +99,33 @@ pub fn promise(new: &Promise, old: Option<&Promise>) -> Result<Offer, Refusal> {
         }
     }
     wrong.extend(annotation_error(new, old));
-    if let Some(old) = old {
-        wrong.extend(api_changes(&offer, old));
+    match offer {
+        Ok(offer) if wrong.is_empty() => Ok(offer),
+        _ => Err(denied(PROMISE_WEBHOOK, &told(name, &wrong))),
     }
-    if wrong.is_empty() { Ok(offer) } else { Err(deny(&wrong)) }
 }
 
-/// A refusal of a Promise by the API's own judgement of its CRD or of a Job.
-pub fn promise_refused(name: &str, cause: &str) -> Refusal {
-    let text = format!("promises.platform.kratix.io {name:?} was not valid:\n{cause}");
-    denied(PROMISE_WEBHOOK, &text)
+/// One cause speaks for itself; several are a list, as in Kratix.
+fn told(name: &str, causes: &[String]) -> String {
+    match causes {
+        [cause] => cause.clone(),
+        causes => listed(name, causes),
+    }
+}
+
+fn listed(name: &str, causes: &[String]) -> String {
+    let lines: Vec<_> = causes.iter().map(|cause| format!("* {cause}")).collect();
+    format!("promises.platform.kratix.io {name:?} was not valid:\n{}", lines.join("\n"))
+}
+
+/// A refusal of a Promise by the API's own judgement of its CRD.
+pub fn definition_refused(cause: &str) -> Refusal {
+    Refusal { code: 422, reason: "Invalid", ..denied(PROMISE_WEBHOOK, cause) }
+}
+
+/// A refusal of a Promise by the API's own judgement of the Jobs that its pipelines would become.
+pub fn jobs_refused(name: &str, causes: &[String]) -> Refusal {
+    denied(PROMISE_WEBHOOK, &told(name, causes))
 }
 
 /// The Jobs that a Promise's pipelines will become, for an imagined object: the API says whether it
@@ -119,7 +136,7 @@ pub fn dry_runs(offer: &Offer, options: &Options) -> Result<Vec<(String, Job)>, 
     let own = Subject::promise(&offer.promise, "00000000-0000-0000-0000-000000000000", nowhere);
     let request = Subject {
         scope: Scope::Resource,
-        name: "request".to_owned(),
+        name: "webhook-dry-run".to_owned(),
         namespace: Some(own.job_namespace.clone()),
         ..own.clone()
     };
@@ -132,7 +149,7 @@ pub fn dry_runs(offer: &Offer, options: &Options) -> Result<Vec<(String, Job)>, 
                 let turn =
                     Turn { subject, action, pipelines, run: &run, index, attempt: 1, options };
                 let field = format!(
-                    "spec.workflows.{}.{}[{index}]: pipeline {:?}",
+                    "{}.{} pipeline with name {} failed to generate Job definition",
                     scope.as_str(),
                     action.as_str(),
                     pipeline.metadata.name
@@ -162,6 +179,10 @@ pub fn promise_warnings(new: &Promise, requirements: &[RequiredPromiseStatus]) -
             .push("Promise will not be available until the above issue(s) is resolved".to_owned());
     }
     let workflows = new.spec.workflows.as_ref();
+    if new.spec.api.is_none() && workflows.is_some_and(|written| written.resource.is_some()) {
+        let why = "there are no requests to run them for, because there is no spec.api";
+        warnings.push(format!("spec.workflows.resource: {why}"));
+    }
     let written = [
         ("promise", workflows.and_then(|w| w.promise.as_ref())),
         ("resource", workflows.and_then(|w| w.resource.as_ref())),
@@ -217,11 +238,11 @@ fn annotation_error(new: &Promise, old: Option<&Promise>) -> Option<String> {
     Some(format!("metadata.annotations[{INTERVAL_ANNOTATION}]: Invalid value: {text:?}: {cause}"))
 }
 
-fn api_changes(offer: &Offer, old: &Promise) -> Vec<String> {
-    let old = old.spec.api.as_ref().and_then(|api| RequestApi::read(api).ok());
-    match (&offer.api, old) {
+/// What of an installed API may not change, and would.
+fn api_changes(new: &Promise, old: &Promise) -> Vec<String> {
+    match (&new.spec.api, &old.spec.api) {
         (None, Some(_)) => vec!["cannot remove API from existing promise".to_owned()],
-        (Some(new), Some(old)) => new.immutable_changes(&old),
+        (Some(new), Some(old)) => promise::api::immutable_changes(new, old),
         (_, None) => Vec::new(),
     }
 }

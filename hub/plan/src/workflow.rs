@@ -9,6 +9,7 @@ pub mod access;
 pub mod engine;
 pub mod job;
 pub mod read;
+mod strict;
 pub mod trouble;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;

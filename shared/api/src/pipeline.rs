@@ -11,9 +11,10 @@ use k8s_openapi::api::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A pipeline as its author wrote it; unknown fields are refused.
+/// A pipeline as its author wrote it. `muster-plan` reads it strictly: what does not come back when
+/// it is written again is a field that nobody knows, wherever it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Pipeline {
     /// `platform.kratix.io/v1alpha1`.
     pub api_version: String,
@@ -44,7 +45,7 @@ pub struct PipelineMetadata {
 
 /// What a pipeline runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PipelineSpec {
     /// Run one after another.
     #[serde(default)]
@@ -74,7 +75,7 @@ pub struct PipelineSpec {
 
 /// One container of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct PipelineContainer {
     /// Its name.
     pub name: String,
@@ -109,16 +110,19 @@ pub struct PipelineContainer {
 
 /// Options of a pipeline's Job.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct JobOptions {
     /// How often a failed pod is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff_limit: Option<i32>,
+    /// How long its Job stays after its end, seconds; for ever unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds_after_finished: Option<i32>,
 }
 
 /// What a pipeline may do with the API.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Rbac {
     /// Run as this ServiceAccount instead of a generated one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,6 +24,7 @@ use crate::destination::DestinationSelector;
 #[serde(rename_all = "camelCase")]
 pub struct WorkSpec {
     /// The Promise.
+    #[schemars(length(min = 1))]
     pub promise_name: String,
     /// The request; absent for dependencies.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -29,8 +29,10 @@ use crate::work::Workload;
 #[serde(rename_all = "camelCase")]
 pub struct WorkPlacementSpec {
     /// The destination.
+    #[schemars(length(min = 1))]
     pub target_destination_name: String,
     /// The digest that it is pinned to: the name of a Content.
+    #[schemars(length(min = 1))]
     pub digest: String,
     /// The files, for people.
     #[serde(default)]

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{pod, unchanged};
+use super::{pod, template, unchanged};
 use crate::field::FieldError;
 
 pub(super) fn default(job: &mut Value) {
@@ -60,7 +60,17 @@ pub(super) fn validate(job: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let detail = "valid values: \"OnFailure\", \"Never\"";
         errors.push(FieldError::required(path, detail));
     }
-    let Some(old) = old else { return errors };
+    let counts = ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds"];
+    for field in counts.into_iter().chain(["ttlSecondsAfterFinished"]) {
+        if spec[field].as_i64().is_some_and(|count| count < 0) {
+            let detail = "must be greater than or equal to 0";
+            errors.push(FieldError::invalid(format!("spec.{field}"), &spec[field], detail));
+        }
+    }
+    let Some(old) = old else {
+        errors.extend(template::validate(&spec["template"]["spec"], "spec.template.spec"));
+        return errors;
+    };
     let fixed = [
         ("spec.completions", &spec["completions"], &old["spec"]["completions"]),
         ("spec.selector", &spec["selector"], &old["spec"]["selector"]),

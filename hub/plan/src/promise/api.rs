@@ -116,28 +116,20 @@ impl RequestApi {
         }
         crd
     }
+}
 
-    /// What of the CRD may not change once it is installed, and did: Kratix's list.
-    pub fn immutable_changes(&self, old: &Self) -> Vec<String> {
-        ["/metadata/name", "/kind", "/apiVersion", "/spec/names"]
-            .into_iter()
-            .filter(|field| {
-                let (now, then) = (self.crd.pointer(field), old.crd.pointer(field));
-                now.unwrap_or(&Value::Null) != then.unwrap_or(&Value::Null)
-            })
-            .map(|field| {
-                let shown = |api: &Self| {
-                    api.crd.pointer(field).map_or("nothing".to_owned(), Value::to_string)
-                };
-                format!(
-                    "spec.api.{}: Invalid value: {}: field is immutable: it is {}",
-                    field[1..].replace('/', "."),
-                    shown(self),
-                    shown(old)
-                )
-            })
-            .collect()
-    }
+/// What of the author's CRD may not change once it is installed, and did: Kratix's list.
+pub fn immutable_changes(new: &Value, old: &Value) -> Vec<String> {
+    ["/metadata/name", "/kind", "/apiVersion", "/spec/names"]
+        .into_iter()
+        .filter_map(|field| {
+            let (now, then) = (new.pointer(field), old.pointer(field));
+            let changed = now.unwrap_or(&Value::Null) != then.unwrap_or(&Value::Null);
+            let value = now.map_or("null".to_owned(), Value::to_string);
+            let field = field[1..].replace('/', ".");
+            changed.then(|| format!("spec.api.{field}: Invalid value: {value}: field is immutable"))
+        })
+        .collect()
 }
 
 fn rewrite(version: &mut Map<String, Value>) {
@@ -157,10 +149,13 @@ fn rewrite(version: &mut Map<String, Value>) {
         }
     }
     version.insert("additionalPrinterColumns".to_owned(), Value::Array(columns));
-    let schema = version.entry("schema").or_insert_with(|| json!({}));
-    let schema = &mut schema["openAPIV3Schema"];
-    if schema.is_null() {
-        *schema = json!({ "type": "object" });
+    // A version without a schema stays one: the API refuses it.
+    let Some(schema) = version.get_mut("schema").and_then(|it| it.get_mut("openAPIV3Schema"))
+    else {
+        return;
+    };
+    if !schema.is_object() {
+        return;
     }
     schema["properties"]["status"] = status_schema();
     let metadata = &mut schema["properties"]["metadata"];

@@ -3,13 +3,15 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use muster_api::{
-    CONTROLLER_ACCOUNT_PREFIX, KRATIX_GROUP, Pipeline, PromiseSpec, VERSION,
-    pipeline::PipelineContainer,
+    CONTROLLER_ACCOUNT_PREFIX, Pipeline, PromiseSpec,
     promise::{WorkflowPipelines, Workflows as Written},
 };
 use serde_json::Value;
 
-use super::{Action, Scope, access};
+use super::{
+    Action, Scope, access,
+    strict::{self, Place},
+};
 use crate::duration;
 
 /// Longest generated id of a pipeline, as in Kratix: it names ServiceAccounts and Roles.
@@ -18,6 +20,13 @@ pub const ID_LEN_MAX: usize = 60;
 pub const INTERVAL_MIN: Duration = Duration::from_secs(60);
 /// Names that the hub's own containers have in each pod.
 const RESERVED_CONTAINERS: [&str; 3] = ["reader", "work-writer", "status-writer"];
+/// Names that the hub's own volumes have in each pod.
+const RESERVED_VOLUMES: [&str; 4] =
+    ["shared-input", "shared-output", "shared-metadata", "promise-scheduling"];
+/// Kubernetes' limit of a ServiceAccount's name.
+const ACCOUNT_NAME_LEN_MAX: usize = 253;
+/// A Job must outlive the look at its outcome; upstream's limit.
+const JOB_TTL_SECONDS_MIN: i32 = 120;
 
 /// The pipelines of a Promise, in order.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -71,7 +80,7 @@ pub fn read(promise: &str, spec: &PromiseSpec) -> Result<Workflows, Vec<String>>
             Action::Configure => &of_scope.configure,
             Action::Delete => &of_scope.delete,
         };
-        pipelines(promise, values, scope, action, &mut wrong)
+        pipelines(promise, values, (scope, action), &mut wrong)
     };
     workflows.promise_configure = list(Scope::Promise, Action::Configure);
     workflows.promise_delete = list(Scope::Promise, Action::Delete);
@@ -96,15 +105,14 @@ fn interval_error(text: &str, cause: &str) -> String {
 fn pipelines(
     promise: &str,
     values: &[Value],
-    scope: Scope,
-    action: Action,
+    (scope, action): (Scope, Action),
     wrong: &mut Vec<String>,
 ) -> Vec<Pipeline> {
     let mut names = BTreeSet::new();
     let mut read = Vec::new();
     for (index, value) in values.iter().enumerate() {
-        let field = format!("spec.workflows.{}.{}[{index}]", scope.as_str(), action.as_str());
-        let pipeline = match parse(value, &field) {
+        let place = Place { scope, action, index };
+        let pipeline = match strict::pipeline(value, &place) {
             Ok(pipeline) => pipeline,
             Err(cause) => {
                 wrong.push(cause);
@@ -112,7 +120,7 @@ fn pipelines(
             }
         };
         let name = pipeline.metadata.name.clone();
-        if !names.insert(name.clone()) {
+        if !name.is_empty() && !names.insert(name.clone()) {
             wrong.push(format!(
                 "duplicate pipeline name {name:?} in workflow {:?} action {:?}",
                 scope.as_str(),
@@ -129,60 +137,37 @@ fn pipelines(
                 action.as_str()
             ));
         }
-        check(&pipeline, &field, wrong);
+        check_labels(&pipeline, &place, wrong);
+        check(&pipeline, &place, wrong);
         read.push(pipeline);
     }
     read
 }
 
-fn parse(value: &Value, field: &str) -> Result<Pipeline, String> {
-    let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    let refuse = |cause: String| Err(format!("{field}: pipeline {name:?} is not valid: {cause}"));
-    if value["kind"] != "Pipeline" {
-        return refuse(format!("kind must be Pipeline, not {}", value["kind"]));
-    }
-    if value["apiVersion"] != format!("{KRATIX_GROUP}/{VERSION}") {
-        let cause =
-            format!("apiVersion must be {KRATIX_GROUP}/{VERSION}, not {}", value["apiVersion"]);
-        return refuse(cause);
-    }
-    let containers = value.pointer("/spec/containers").and_then(Value::as_array);
-    for (index, container) in containers.into_iter().flatten().enumerate() {
-        if let Err(error) = serde_json::from_value::<PipelineContainer>(container.clone()) {
-            return refuse(format!("spec.containers[{index}]: {error}"));
-        }
-    }
-    serde_json::from_value(value.clone()).or_else(|error| refuse(error.to_string()))
-}
-
-fn check(pipeline: &Pipeline, field: &str, wrong: &mut Vec<String>) {
-    let name = &pipeline.metadata.name;
-    let mut refuse =
-        |cause: String| wrong.push(format!("{field}: pipeline {name:?} is not valid: {cause}"));
-    if let Err(cause) = label_part(name, 63) {
-        refuse(format!("metadata.name {cause}"));
-    }
+fn check_labels(pipeline: &Pipeline, place: &Place, wrong: &mut Vec<String>) {
+    let at = format!("in workflow {:?} action {:?}", place.scope.as_str(), place.action.as_str());
     for (key, value) in &pipeline.metadata.labels {
         if let Err(cause) = label_key(key) {
-            refuse(format!("invalid label key {key:?}: it {cause}"));
+            wrong.push(format!("invalid label key {key:?} {at}: it {cause}"));
         }
         if !value.is_empty()
             && let Err(cause) = label_part(value, 63)
         {
-            refuse(format!("invalid label value {value:?} for key {key}: it {cause}"));
+            wrong.push(format!("invalid label value {value:?} for key {key:?} {at}: it {cause}"));
         }
     }
-    let account = pipeline.spec.rbac.as_ref().and_then(|rbac| rbac.service_account.as_deref());
-    if account.is_some_and(|account| account.starts_with(CONTROLLER_ACCOUNT_PREFIX)) {
-        refuse(format!(
-            "spec.rbac.serviceAccount: names that begin with {CONTROLLER_ACCOUNT_PREFIX} are the \
-             hub's own: choose another"
-        ));
+}
+
+fn check(pipeline: &Pipeline, place: &Place, wrong: &mut Vec<String>) {
+    let name = &pipeline.metadata.name;
+    let mut refuse =
+        |cause: String| wrong.push(format!("{place}: pipeline {name:?} is not valid: {cause}"));
+    if let Err(cause) = account_name(name) {
+        refuse(format!("metadata.name {cause}"));
     }
     if pipeline.spec.containers.is_empty() {
         refuse("spec.containers is empty: name at least one container to run".to_owned());
     }
-    let mut names = BTreeSet::new();
     for (index, container) in pipeline.spec.containers.iter().enumerate() {
         let own = format!("spec.containers[{index}]");
         if container.name.is_empty() || container.image.is_empty() {
@@ -192,8 +177,14 @@ fn check(pipeline: &Pipeline, field: &str, wrong: &mut Vec<String>) {
                 "{own}: the name {:?} is the hub's own: choose another",
                 container.name
             ));
-        } else if !names.insert(&container.name) {
-            refuse(format!("{own}: duplicate container name {:?}", container.name));
+        }
+    }
+    for (index, volume) in pipeline.spec.volumes.iter().enumerate() {
+        if RESERVED_VOLUMES.contains(&volume.name.as_str()) {
+            refuse(format!(
+                "spec.volumes[{index}]: the name {:?} is the hub's own: choose another",
+                volume.name
+            ));
         }
     }
     if let Some(policy) = &pipeline.spec.restart_policy
@@ -201,6 +192,69 @@ fn check(pipeline: &Pipeline, field: &str, wrong: &mut Vec<String>) {
     {
         refuse(format!("spec.restartPolicy must be OnFailure or Never, not {policy:?}"));
     }
+    let options = pipeline.spec.job_options.as_ref();
+    let ttl = options.and_then(|options| options.ttl_seconds_after_finished);
+    if let Some(ttl) = ttl.filter(|ttl| *ttl < JOB_TTL_SECONDS_MIN) {
+        refuse(format!(
+            "spec.jobOptions.ttlSecondsAfterFinished: Invalid value: {ttl}: must be at least \
+             {JOB_TTL_SECONDS_MIN}, so that the outcome is seen before the Job goes"
+        ));
+    }
+    check_rights(pipeline, &mut refuse);
+}
+
+/// A rule that Kubernetes would refuse when the pipeline runs is refused here, where its author is.
+fn check_rights(pipeline: &Pipeline, refuse: &mut impl FnMut(String)) {
+    let Some(rbac) = &pipeline.spec.rbac else { return };
+    if let Some(account) = &rbac.service_account {
+        if account.starts_with(CONTROLLER_ACCOUNT_PREFIX) {
+            refuse(format!(
+                "spec.rbac.serviceAccount: names that begin with {CONTROLLER_ACCOUNT_PREFIX} are \
+                 the hub's own: choose another"
+            ));
+        } else if let Err(cause) = account_name(account) {
+            refuse(format!("spec.rbac.serviceAccount {cause}"));
+        }
+    }
+    for (index, permission) in rbac.permissions.iter().enumerate() {
+        let own = format!("spec.rbac.permissions[{index}]");
+        let rule = &permission.rule;
+        let named = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|l| !l.is_empty());
+        if rule.verbs.is_empty() {
+            refuse(format!("{own}.verbs: Required value: name at least one, such as get"));
+        }
+        let urls = named(&rule.non_resource_urls);
+        let resources = named(&rule.resources) || named(&rule.api_groups);
+        if urls && resources {
+            refuse(format!("{own}: a rule is for resources or for nonResourceURLs, not for both"));
+        } else if urls && permission.resource_namespace.as_deref() != Some("*") {
+            refuse(format!(
+                "{own}.nonResourceURLs: they are in no namespace: set resourceNamespace \"*\""
+            ));
+        } else if !urls && !(named(&rule.resources) && named(&rule.api_groups)) {
+            refuse(format!(
+                "{own}: apiGroups and resources are both required (\"\" is the core group)"
+            ));
+        }
+    }
+}
+
+/// Kubernetes' rule for names of ServiceAccounts, which follow from the pipeline's.
+fn account_name(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("is empty: Required value".to_owned());
+    }
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let part = |part: &str| {
+        part.starts_with(edge) && part.ends_with(edge) && part.chars().all(|c| edge(c) || c == '-')
+    };
+    if name.len() > ACCOUNT_NAME_LEN_MAX || !name.split('.').all(part) {
+        return Err(format!(
+            "{name:?} must consist of lower-case letters, digits, '-' and '.', and begin and end \
+             with a letter or digit: it names a ServiceAccount"
+        ));
+    }
+    Ok(())
 }
 
 /// Kubernetes' rule for label values and the names in label keys.
