@@ -111,6 +111,30 @@ impl Kubectl {
         }
     }
 
+    /// Waits until the conditions of an object say all of `fragments`.
+    pub fn says(&self, object: &str, fragments: &[&str]) {
+        const MESSAGES: &str = r#"jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}: {.message}{"\n"}{end}"#;
+        eventually(&format!("{object} to say {fragments:?}"), || {
+            let told = self.run(&["get", object, "-o", MESSAGES]);
+            let missing: Vec<_> = fragments.iter().filter(|f| !told.stdout.contains(**f)).collect();
+            if told.ok && missing.is_empty() {
+                return Ok(());
+            }
+            Err(format!("{}{} (without {missing:?})", told.stdout, told.stderr))
+        });
+    }
+
+    /// Waits until a condition of an object has this reason; its message.
+    pub fn reason(&self, object: &str, condition: &str, reason: &str) -> String {
+        let path = format!(
+            "jsonpath={{range .status.conditions[?(@.type==\"{condition}\")]}}{{.reason}}: \
+             {{.message}}{{end}}"
+        );
+        let start = format!("{reason}: ");
+        let told = self.until(&["get", object, "-o", &path], |told| told.starts_with(&start));
+        told[start.len()..].to_owned()
+    }
+
     /// Waits until an object is gone.
     pub fn gone(&self, object: &str) {
         eventually(&format!("{object} to be gone"), || {

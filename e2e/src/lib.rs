@@ -5,6 +5,7 @@
 mod agent;
 mod hub;
 mod kubectl;
+pub mod manifests;
 mod process;
 mod servers;
 

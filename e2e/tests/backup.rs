@@ -10,62 +10,30 @@ use std::{
     thread,
 };
 
-use muster_e2e::{Agent, Executor, Hub, HubOptions, eventually, has_part, scratch};
+use muster_e2e::{
+    Agent, Executor, Hub, HubOptions, eventually, has_part, manifests::Promise, scratch,
+};
 
 /// A Promise whose requests become a Script that writes their text into the file that they name.
-const PROMISE: &str = r#"
-apiVersion: platform.kratix.io/v1alpha1
-kind: Promise
+const NOTES: Promise<'_> = Promise {
+    name: "note",
+    group: "backup.example.com",
+    platform: "platform: vm",
+    fields: &[("text", "{type: string}"), ("file", "{type: string}")],
+    dependencies: "",
+    script: r#"
+cat > note.yaml <<END
+apiVersion: fleet.muster.dev/v1alpha1
+kind: Script
 metadata: {name: note}
 spec:
-  destinationSelectors:
-  - matchLabels: {platform: vm}
-  api:
-    apiVersion: apiextensions.k8s.io/v1
-    kind: CustomResourceDefinition
-    metadata: {name: notes.backup.example.com}
-    spec:
-      group: backup.example.com
-      scope: Namespaced
-      names: {kind: Note, plural: notes, singular: note}
-      versions:
-      - name: v1
-        served: true
-        storage: true
-        schema:
-          openAPIV3Schema:
-            type: object
-            properties:
-              spec:
-                type: object
-                properties:
-                  text: {type: string}
-                  file: {type: string}
-  workflows:
-    resource:
-      configure:
-      - apiVersion: platform.kratix.io/v1alpha1
-        kind: Pipeline
-        metadata: {name: render}
-        spec:
-          containers:
-          - name: render
-            image: docker.io/library/busybox:1.36
-            command: [sh, -c]
-            args:
-            - |
-              set -eu
-              field() { awk -v key="$1:" '$1 == key {print $2; exit}' /kratix/input/object.yaml; }
-              cat > /kratix/output/note.yaml <<END
-              apiVersion: fleet.muster.dev/v1alpha1
-              kind: Script
-              metadata: {name: note}
-              spec:
-                env: {TEXT: "$(field text)", PLACE: "$(field file)"}
-                apply: {command: [sh, -c, 'echo "\$TEXT" > "\$PLACE"'], timeout: 30s}
-                remove: {command: [sh, -c, 'rm -f "\$PLACE"']}
-              END
-"#;
+  env: {TEXT: "$text", PLACE: "$file"}
+  apply: {command: [sh, -c, 'echo "\$TEXT" > "\$PLACE"'], timeout: 30s}
+  remove: {command: [sh, -c, 'rm -f "\$PLACE"']}
+END
+"#,
+    once: false,
+};
 
 #[test]
 fn a_lost_hub_comes_back_from_its_backup_with_its_agents() {
@@ -77,7 +45,7 @@ fn a_lost_hub_comes_back_from_its_backup_with_its_agents() {
     let mut hub = Hub::start_with(dir, options(dir));
     let kubectl = hub.kubectl();
     let _agent = Agent::join(&hub, dir, "vm-1", &["platform=vm"], &["shell"], None);
-    kubectl.apply(PROMISE);
+    kubectl.apply(&NOTES.yaml());
     kubectl.wait("promise/note", "Available");
     let note = dir.join("note");
     kubectl.apply(&request("first", &note));
@@ -161,11 +129,7 @@ fn key(dir: &Path) -> PathBuf {
 }
 
 fn request(content: &str, file: &Path) -> String {
-    format!(
-        "apiVersion: backup.example.com/v1\nkind: Note\nmetadata: {{name: note}}\n\
-         spec: {{text: {content}, file: \"{}\"}}\n",
-        file.display()
-    )
+    NOTES.request("note", &format!("text: {content}, file: \"{}\"", file.display()))
 }
 
 fn until_holds(file: &Path, content: &str) {

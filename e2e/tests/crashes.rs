@@ -11,7 +11,7 @@ use std::{
 };
 
 use ledger::Ledger;
-use muster_e2e::{Agent, Executor, Hub, Kubectl, eventually, scratch};
+use muster_e2e::{Agent, Executor, Hub, Kubectl, eventually, manifests::Promise, scratch};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 /// How often one side is killed.
@@ -25,14 +25,12 @@ fn fifty_kills_lose_no_change_and_run_no_script_twice_at_once() {
     let mut hub = Hub::start(dir, Executor::Process);
     let kubectl = hub.kubectl();
     let mut agent = Agent::join(&hub, dir, "vm-1", &["platform=vm"], &["shell"], None);
-    kubectl.apply(&promise());
+    let script = LEDGERS.script.replace("APPLY", ledger::APPLY.trim());
+    kubectl.apply(&Promise { script: &script, ..LEDGERS }.yaml());
     kubectl.wait("promise/ledger", "Available");
     let file = dir.join("ledger");
-    kubectl.apply(&format!(
-        "apiVersion: crashes.example.com/v1\nkind: Ledger\nmetadata: {{name: book}}\n\
-         spec: {{turn: 0, file: \"{}\"}}\n",
-        file.display()
-    ));
+    let spec = format!("turn: 0, file: \"{}\"", file.display());
+    kubectl.apply(&LEDGERS.request("book", &spec));
     kubectl.wait("ledger/book", "Reconciled");
 
     let (mut turn, mut begun) = (0, Ledger::of(&file).begun);
@@ -165,72 +163,27 @@ fn random() -> StdRng {
 }
 
 /// A Promise whose requests become a Script that keeps a ledger in the file that they name.
-fn promise() -> String {
-    let apply: String = indented(ledger::APPLY, 14);
-    format!(
-        r#"
-apiVersion: platform.kratix.io/v1alpha1
-kind: Promise
-metadata: {{name: ledger}}
+const LEDGERS: Promise<'_> = Promise {
+    name: "ledger",
+    group: "crashes.example.com",
+    platform: "platform: vm",
+    fields: &[("turn", "{type: integer}"), ("file", "{type: string}")],
+    dependencies: "",
+    script: r#"
+cat > apply.sh <<'END'
+APPLY
+END
+cat > ledger.yaml <<END
+apiVersion: fleet.muster.dev/v1alpha1
+kind: Script
+metadata: {name: ledger}
 spec:
-  destinationSelectors:
-  - matchLabels: {{platform: vm}}
-  api:
-    apiVersion: apiextensions.k8s.io/v1
-    kind: CustomResourceDefinition
-    metadata: {{name: ledgers.crashes.example.com}}
-    spec:
-      group: crashes.example.com
-      scope: Namespaced
-      names: {{kind: Ledger, plural: ledgers, singular: ledger}}
-      versions:
-      - name: v1
-        served: true
-        storage: true
-        schema:
-          openAPIV3Schema:
-            type: object
-            properties:
-              spec:
-                type: object
-                properties:
-                  turn: {{type: integer}}
-                  file: {{type: string}}
-  workflows:
-    resource:
-      configure:
-      - apiVersion: platform.kratix.io/v1alpha1
-        kind: Pipeline
-        metadata: {{name: render}}
-        spec:
-          containers:
-          - name: render
-            image: docker.io/library/busybox:1.36
-            command: [sh, -c]
-            args:
-            - |
-              set -eu
-              field() {{ awk -v key="$1:" '$1 == key {{print $2; exit}}' /kratix/input/object.yaml; }}
-              cd /kratix/output
-              cat > apply.sh <<'END'
-{apply}
-              END
-              cat > ledger.yaml <<END
-              apiVersion: fleet.muster.dev/v1alpha1
-              kind: Script
-              metadata: {{name: ledger}}
-              spec:
-                env: {{TURN: "$(field turn)", LEDGER: "$(field file)"}}
-                # The death of the agent ends its child, not the child of that.
-                apply: {{command: [sh, -c, "sh apply.sh & wait \$!"], timeout: 30s}}
-                health: {{command: [sh, -c, 'echo "{{\"turn\":\"\$TURN\"}}"'], period: 60s}}
-                remove: {{command: [sh, -c, 'rm -f "\$LEDGER"']}}
-              END
-"#
-    )
-}
-
-fn indented(text: &str, by: usize) -> String {
-    let lines: Vec<_> = text.trim().lines().map(|line| format!("{:by$}{line}", "")).collect();
-    lines.join("\n")
-}
+  env: {TURN: "$turn", LEDGER: "$file"}
+  # The death of the agent ends its child, not the child of that.
+  apply: {command: [sh, -c, "sh apply.sh & wait \$!"], timeout: 30s}
+  health: {command: [sh, -c, 'echo "{\"turn\":\"\$TURN\"}"'], period: 60s}
+  remove: {command: [sh, -c, 'rm -f "\$LEDGER"']}
+END
+"#,
+    once: false,
+};

@@ -7,8 +7,8 @@ mod buckets;
 mod contents;
 #[path = "stores/git.rs"]
 mod git;
-#[path = "stores/manifests.rs"]
-mod manifests;
+#[path = "stores/jars.rs"]
+mod jars;
 #[path = "stores/troubles.rs"]
 mod troubles;
 
@@ -28,11 +28,7 @@ fn turn(parts: &[&str]) -> Option<MutexGuard<'static, ()>> {
 
 /// Waits until the reason of an object's `Ready` condition is this one; its message.
 fn ready_reason(kubectl: &Kubectl, object: &str, reason: &str) -> String {
-    let path = "jsonpath={range .status.conditions[?(@.type==\"Ready\")]}{.status} {.reason}: \
-                {.message}{end}";
-    kubectl.until(&["get", object, "-o", path], |told| {
-        told.split_once(": ").is_some_and(|(head, _)| head.split(' ').nth(1) == Some(reason))
-    })
+    kubectl.reason(object, "Ready", reason)
 }
 
 /// Waits until a request is reconciled, and says how it reads if it never is.

@@ -2,7 +2,7 @@
 
 use muster_e2e::{Agent, Executor, Hub, scratch};
 
-use crate::{install, promise, request, says};
+use crate::{install, promise, request};
 
 #[test]
 fn scripts_that_fail_or_hang_and_files_without_an_applier_are_named() {
@@ -47,7 +47,6 @@ fn a_manifest_that_the_cluster_refuses_is_named() {
         Some(&kubeconfig),
     );
     let script = r#"
-name=$(awk '$1 == "name:" {print $2; exit}' /kratix/input/object.yaml)
 printf 'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: default}\n' "$name" > a.yaml
 case $mode in
   number) printf 'data: {replicas: 3}\n' >> a.yaml ;;
@@ -96,7 +95,7 @@ fn complete_after_correction(kubectl: &muster_e2e::Kubectl, bad: &[(&str, &[&str
     }
     for (mode, fragments) in bad {
         let object = format!("widget/{mode}");
-        says(kubectl, &object, fragments);
+        kubectl.says(&object, fragments);
         kubectl.ok(&["patch", &object, "--type=merge", "-p", r#"{"spec":{"mode":"fine"}}"#]);
     }
     for (mode, _) in bad {

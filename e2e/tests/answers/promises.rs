@@ -2,7 +2,7 @@
 
 use muster_e2e::{Agent, Executor, Hub, scratch};
 
-use crate::{install, promise, request, says};
+use crate::{install, promise, request};
 
 const SCRIPT: &str = "printf 'apiVersion: fleet.muster.dev/v1alpha1\\nkind: Script\\n\
     metadata: {name: nothing}\\nspec: {apply: {command: [\"true\"]}}\\n' > nothing.yaml";
@@ -70,8 +70,8 @@ fn a_request_that_does_not_fit_is_refused_and_one_that_is_early_waits() {
     assert!(told.contains("moed") || told.contains("spec.mode"), "{told}");
 
     kubectl.apply(&request("widget", "a", "fine"));
-    says(&kubectl, "widget/a", &["PromiseAvailable=False"]);
-    says(&kubectl, "promise/widget", &["Requirements not fulfilled"]);
+    kubectl.says("widget/a", &["PromiseAvailable=False"]);
+    kubectl.says("promise/widget", &["Requirements not fulfilled"]);
     kubectl.apply(&promise("base", "vm", SCRIPT));
     kubectl.wait("widget/a", "Reconciled");
 }

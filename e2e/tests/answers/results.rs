@@ -2,7 +2,7 @@
 
 use muster_e2e::{Agent, Executor, Hub, scratch};
 
-use crate::{install, promise, request, says};
+use crate::{install, promise, request};
 
 const SCRIPT: &str = r"
 printf 'apiVersion: fleet.muster.dev/v1alpha1\nkind: Script\nmetadata: {name: nothing}\nspec: {apply: {command: [true]}}\n' |
@@ -34,7 +34,7 @@ fn results_that_cannot_be_used_are_named_and_a_corrected_request_completes() {
     }
     for (mode, fragments) in &bad {
         let object = format!("widget/{mode}");
-        says(&kubectl, &object, &[fragments, &["ConfigureWorkflowCompleted=False"][..]].concat());
+        kubectl.says(&object, &[fragments, &["ConfigureWorkflowCompleted=False"][..]].concat());
         let patch = r#"{"spec":{"mode":"fine"}}"#;
         kubectl.ok(&["patch", &object, "--type=merge", "-p", patch]);
     }
@@ -55,5 +55,5 @@ fn an_image_that_cannot_be_run_is_named_with_what_to_install() {
         .replace("docker.io/library/busybox:1.36", "registry.example.com/render:2");
     install(&kubectl, &imageless, "widget");
     kubectl.apply(&request("widget", "a", "fine"));
-    says(&kubectl, "widget/a", &["ImageNotRunnable", "registry.example.com/render:2", "podman"]);
+    kubectl.says("widget/a", &["ImageNotRunnable", "registry.example.com/render:2", "podman"]);
 }

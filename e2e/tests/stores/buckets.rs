@@ -1,19 +1,18 @@
 //! A bucket of a real S3 server: the whole story.
 
-use muster_e2e::{Executor, Hub, S3Server, eventually, scratch};
+use muster_e2e::{
+    Executor, Hub, S3Server, eventually,
+    manifests::{bucket_store, fed, secret},
+    scratch,
+};
 
 use crate::{
-    manifests::{ONE_OBJECT, fed, promise, request, secret},
+    jars::{ONE_OBJECT, promise, request},
     ready_reason, reconciled, turn,
 };
 
 fn store(server: &S3Server, name: &str, bucket: &str, more: &str) -> String {
-    format!(
-        "apiVersion: platform.kratix.io/v1alpha1\nkind: BucketStateStore\nmetadata: {{name: {name}}}\n\
-         spec:\n  endpoint: {}\n  bucketName: {bucket}\n  insecure: true\n  \
-         secretRef: {{name: {name}, namespace: default}}\n{more}---\n",
-        server.endpoint()
-    )
+    bucket_store(name, &server.endpoint(), bucket, more)
 }
 
 fn login(name: &str, password: &str) -> String {
@@ -43,7 +42,7 @@ fn a_request_is_written_changed_and_removed_and_a_revoked_key_is_told() {
     kubectl.apply(&(request("one", "dev", "1") + &request("two", "flat", "1")));
     reconciled(&hub, "jar/one");
     reconciled(&hub, "jar/two");
-    let nested = "yard/dev/resources/default/jar/one/fill/5058f";
+    let nested = "yard/dev/resources/default/jar/one/render/5058f";
     let tree = server.tree("pail");
     for path in [
         &format!("{nested}/jar.yaml"),

@@ -3,10 +3,14 @@
 
 use std::{fs, process::Command};
 
-use muster_e2e::{Executor, GitServer, Hub, SshServer, Tree, eventually, scratch};
+use muster_e2e::{
+    Executor, GitServer, Hub, SshServer, Tree, eventually,
+    manifests::{destination, git_store, hub_store, secret},
+    scratch,
+};
 
 use crate::{
-    manifests::{ONE_OBJECT, destination, git_store, hub_store, promise, request, secret},
+    jars::{ONE_OBJECT, promise, request},
     ready_reason, reconciled, turn,
 };
 
@@ -47,7 +51,7 @@ fn a_request_is_written_changed_repaired_and_removed() {
     kubectl.wait("promise/jar", "Available");
     kubectl.apply(&request("one", "dev", "1"));
     reconciled(&hub, "jar/one");
-    let nested = "dev/resources/default/jar/one/fill/5058f";
+    let nested = "dev/resources/default/jar/one/render/5058f";
     let tree = repositories.tree("fleet");
     assert_eq!(
         texts(&tree, "dev/"),

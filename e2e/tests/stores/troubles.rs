@@ -1,11 +1,12 @@
 //! What is wrong with a Git store, or with Destinations that share one, is told with its cure.
 
-use muster_e2e::{Executor, GitServer, Hub, scratch};
-
-use crate::{
+use muster_e2e::{
+    Executor, GitServer, Hub,
     manifests::{destination, git_store, hub_store, secret},
-    ready_reason, turn,
+    scratch,
 };
+
+use crate::{ready_reason, turn};
 
 #[test]
 fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {

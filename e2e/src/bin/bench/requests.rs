@@ -13,7 +13,7 @@ use kube::{
     Api, Client,
     api::{DynamicObject, PostParams},
 };
-use muster_e2e::{Agent, Executor, Hub, scratch};
+use muster_e2e::{Agent, Executor, Hub, manifests::Promise, scratch};
 use serde_json::json;
 
 use crate::{
@@ -36,7 +36,7 @@ pub(crate) async fn measure(figures: &mut Figures) -> anyhow::Result<()> {
     let hub = Hub::start(scratch.path(), Executor::Process);
     let mut agent = Agent::join(&hub, scratch.path(), "host-1", &["bench=shell"], &["shell"], None);
     let kubectl = hub.kubectl();
-    kubectl.apply(PROMISE);
+    kubectl.apply(&NOTES.yaml());
     kubectl.wait("promise/note", "Available");
 
     let client = client(hub.kubeconfig()).await?;
@@ -120,55 +120,22 @@ async fn create(api: &Api<DynamicObject>, name: &str) -> anyhow::Result<()> {
 }
 
 /// Each request's files differ, so that no digest is met again.
-const PROMISE: &str = r#"
-apiVersion: platform.kratix.io/v1alpha1
-kind: Promise
-metadata:
-  name: note
+const NOTES: Promise<'_> = Promise {
+    name: "note",
+    group: NOTE.0,
+    platform: "bench: shell",
+    fields: &[("text", "{type: string}")],
+    dependencies: "",
+    script: r#"
+echo "$text" > note.txt
+cat > note.yaml <<END
+apiVersion: fleet.muster.dev/v1alpha1
+kind: Script
+metadata: {name: note}
 spec:
-  destinationSelectors:
-  - matchLabels: {bench: shell}
-  api:
-    apiVersion: apiextensions.k8s.io/v1
-    kind: CustomResourceDefinition
-    metadata: {name: notes.bench.muster.dev}
-    spec:
-      group: bench.muster.dev
-      scope: Namespaced
-      names: {kind: Note, listKind: NoteList, plural: notes, singular: note}
-      versions:
-      - name: v1alpha1
-        served: true
-        storage: true
-        schema:
-          openAPIV3Schema:
-            type: object
-            properties:
-              spec:
-                type: object
-                properties:
-                  text: {type: string}
-  workflows:
-    resource:
-      configure:
-      - apiVersion: platform.kratix.io/v1alpha1
-        kind: Pipeline
-        metadata: {name: write}
-        spec:
-          containers:
-          - name: write
-            image: docker.io/library/busybox:1.36
-            command: [sh, -c]
-            args:
-            - |
-              set -eu
-              sed -n 's/^  text: //p' /kratix/input/object.yaml > /kratix/output/note.txt
-              cat > /kratix/output/note.yaml <<END
-              apiVersion: fleet.muster.dev/v1alpha1
-              kind: Script
-              metadata: {name: note}
-              spec:
-                apply: {command: ["true"]}
-                remove: {command: ["true"]}
-              END
-"#;
+  apply: {command: ["true"]}
+  remove: {command: ["true"]}
+END
+"#,
+    once: false,
+};

@@ -16,7 +16,11 @@ use kube::{
     Api, Client,
     api::{DynamicObject, PostParams},
 };
-use muster_e2e::{Executor, GitServer, Hub, Kubectl, S3Server, has_part, scratch};
+use muster_e2e::{
+    Executor, GitServer, Hub, Kubectl, S3Server, has_part,
+    manifests::{bucket_store, fed, git_store, secret},
+    scratch,
+};
 use serde_json::json;
 
 use crate::{
@@ -149,7 +153,7 @@ async fn create(works: &Api<DynamicObject>, name: &str, digest: &str) -> anyhow:
             "directory": ".",
             "digest": digest,
             "workloads": [],
-            "destinationSelectors": [{"matchLabels": {"bench": "store"}}],
+            "destinationSelectors": [{"matchLabels": {"place": "dev"}}],
         }]},
     }))?;
     works.create(&PostParams::default(), &work).await?;
@@ -198,40 +202,30 @@ impl Server {
     }
 
     fn objects(&self) -> String {
-        let spec = match self {
-            Self::Git(server) => format!("url: {}", server.url("fleet")),
-            Self::S3(server) => {
-                format!("endpoint: {}\n  bucketName: fleet\n  insecure: true", server.endpoint())
-            }
+        let store = match self {
+            Self::Git(server) => git_store("hub", &server.url("fleet"), ""),
+            Self::S3(server) => bucket_store("hub", &server.endpoint(), "fleet", ""),
         };
-        let kind = self.kind();
-        format!(
-            "apiVersion: platform.kratix.io/v1alpha1\nkind: {kind}\nmetadata: {{name: hub}}\nspec:\n  \
-             {spec}\n  secretRef: {{name: hub, namespace: default}}\n---\n\
-             apiVersion: platform.kratix.io/v1alpha1\nkind: Destination\n\
-             metadata: {{name: dev, labels: {{bench: store}}}}\n\
-             spec: {{path: dev, stateStoreRef: {{kind: {kind}, name: hub}}}}\n"
-        )
+        store + &fed("dev", self.kind(), "hub", "")
     }
 
     /// Makes the store's password right or wrong.
     fn lets_in(&self, kubectl: &Kubectl, right: bool) {
-        let data = match self {
-            Self::Git(server) => json!({
-                "username": "hub",
-                "password": if right { "let-me-in" } else { "wrong" },
-                "caFile": server.authority(),
-            }),
-            Self::S3(_) => json!({
-                "accessKeyID": S3Server::ID,
-                "secretAccessKey": if right { S3Server::SECRET } else { "wrong" },
-            }),
-        };
-        let secret = json!({
-            "apiVersion": "v1", "kind": "Secret",
-            "metadata": {"name": "hub", "namespace": "default"}, "stringData": data,
+        let password = |good| if right { good } else { "wrong" };
+        kubectl.apply(&match self {
+            Self::Git(server) => secret(
+                "hub",
+                &[
+                    ("username", "hub"),
+                    ("password", password("let-me-in")),
+                    ("caFile", &server.authority()),
+                ],
+            ),
+            Self::S3(_) => secret(
+                "hub",
+                &[("accessKeyID", S3Server::ID), ("secretAccessKey", password(S3Server::SECRET))],
+            ),
         });
-        kubectl.apply(&secret.to_string());
     }
 }
 

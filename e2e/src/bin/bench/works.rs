@@ -13,7 +13,7 @@ use kube::{
     Api,
     api::{DynamicObject, Patch, PatchParams, PostParams},
 };
-use muster_e2e::{Agent, Executor, Hub, scratch};
+use muster_e2e::{Agent, Executor, Hub, manifests::Promise, scratch};
 use serde_json::{Value, json};
 
 use crate::{
@@ -76,14 +76,13 @@ struct Files {
 
 async fn files(hub: &Hub) -> anyhow::Result<Files> {
     let kubectl = hub.kubectl();
-    kubectl.apply(
-        &PROMISE.replace("VERSIONS", &(RUNS + 1).to_string()).replace("OTHERS", &RUNS.to_string()),
-    );
-    kubectl.wait("promise/files", "Available");
+    kubectl.apply(&PROMISE.yaml());
+    kubectl.wait("promise/file", "Available");
     let client = client(hub.kubeconfig()).await?;
     let works = objects(&client, (GROUP, "Work", "works"), Some("default"));
     let mut sightings = Sightings::of(works).await?;
-    kubectl.apply("apiVersion: bench.muster.dev/v1alpha1\nkind: Files\nmetadata: {name: all}");
+    let spec = format!("versions: {}, others: {RUNS}", RUNS + 1);
+    kubectl.apply(&PROMISE.request("all", &spec));
     let (_, work) = sightings.until("the pipeline's Work", |_| true).await?;
     let groups = work.data["spec"]["workloadGroups"].as_array().context("no groups")?;
     let of = |start: &str| -> anyhow::Result<Vec<String>> {
@@ -109,7 +108,7 @@ async fn fresh(
         "apiVersion": "platform.kratix.io/v1alpha1",
         "kind": "Work",
         "metadata": {"name": name},
-        "spec": {"promiseName": "files", "resourceName": name, "workloadGroups": groups(digest)},
+        "spec": {"promiseName": "file", "resourceName": name, "workloadGroups": groups(digest)},
     }))?;
     let begun = Instant::now();
     works.create(&PostParams::default(), &work).await?;
@@ -144,56 +143,28 @@ async fn applied(sightings: &mut Sightings, digest: &str) -> anyhow::Result<Inst
     Ok(sightings.until(&what, has).await?.0)
 }
 
-const PROMISE: &str = r#"
-apiVersion: platform.kratix.io/v1alpha1
-kind: Promise
-metadata:
-  name: files
-spec:
-  api:
-    apiVersion: apiextensions.k8s.io/v1
-    kind: CustomResourceDefinition
-    metadata: {name: files.bench.muster.dev}
-    spec:
-      group: bench.muster.dev
-      scope: Namespaced
-      names: {kind: Files, listKind: FilesList, plural: files, singular: files}
-      versions:
-      - name: v1alpha1
-        served: true
-        storage: true
-        schema:
-          openAPIV3Schema:
-            type: object
-            properties:
-              spec: {type: object}
-  workflows:
-    resource:
-      configure:
-      - apiVersion: platform.kratix.io/v1alpha1
-        kind: Pipeline
-        metadata: {name: write}
-        spec:
-          containers:
-          - name: write
-            image: docker.io/library/busybox:1.36
-            command: [sh, -c]
-            args:
-            - |
-              set -eu
-              directory() { # NAME OBJECT VALUE
-                mkdir "/kratix/output/$1"
-                cat > "/kratix/output/$1/config.yaml" <<END
-              apiVersion: v1
-              kind: ConfigMap
-              metadata: {name: "$2", namespace: default}
-              data: {n: "$3"}
-              END
-                cat >> /kratix/metadata/destination-selectors.yaml <<END
-              - directory: $1
-                matchLabels: {bench: nowhere}
-              END
-              }
-              for n in $(seq VERSIONS); do directory "version-$n" changing "$n"; done
-              for n in $(seq OTHERS); do directory "other-$n" "other-$n" "$n"; done
-"#;
+const PROMISE: Promise<'_> = Promise {
+    name: "file",
+    group: "bench.muster.dev",
+    platform: "",
+    fields: &[("versions", "{type: integer}"), ("others", "{type: integer}")],
+    dependencies: "",
+    script: r#"
+directory() { # NAME OBJECT VALUE
+  mkdir "$1"
+  cat > "$1/config.yaml" <<END
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: "$2", namespace: default}
+data: {n: "$3"}
+END
+  cat >> /kratix/metadata/destination-selectors.yaml <<END
+- directory: $1
+  matchLabels: {bench: nowhere}
+END
+}
+for n in $(seq "$versions"); do directory "version-$n" changing "$n"; done
+for n in $(seq "$others"); do directory "other-$n" "other-$n" "$n"; done
+"#,
+    once: false,
+};
