@@ -39,6 +39,19 @@ impl Failed {
         move |source| Self { action, source: Box::new(source) }
     }
 
+    /// What was to be done and the API's words, if it refuses: trying the same again at once would
+    /// not help. Not so if it only met another write, or cannot answer now.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        match &*self.source {
+            kube::Error::Api(status)
+                if matches!(status.code, 400 | 403 | 404 | 405 | 413 | 415 | 422) =>
+            {
+                Some(format!("{self}: {}", status.message))
+            }
+            _ => None,
+        }
+    }
+
     /// The API's words, if it answered.
     pub(crate) fn answer(&self) -> Option<&str> {
         match &*self.source {

@@ -3,10 +3,14 @@
 mod installed;
 mod removal;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::{Api, Client, ResourceExt, core::DynamicObject};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    core::DynamicObject,
+};
 use muster_api::{
     Destination, Promise, Work, WorkPlacement,
     conditions::{Truth, Verdict, kind},
@@ -15,10 +19,10 @@ use muster_api::{
 use muster_daemon::Clock;
 use muster_plan::{
     promise::{self, Offer, status},
-    request::Draft,
+    request::{Draft, Idle},
     rollup::{self, Rollup},
     site,
-    workflow::{Action, Scope, Subject, engine::Step},
+    workflow::{Action, Scope, Subject, engine::Step, rerun},
 };
 use serde_json::{Map, json};
 
@@ -105,9 +109,13 @@ impl Promises {
         let established = self.install_api(&case, &mut draft).await?;
         self.install_dependencies(&case).await.map_err(PromiseError::Dependencies)?;
 
-        let interval = case.offer.workflows.interval.unwrap_or(self.options.now().interval);
+        let options = self.options.now();
+        let annotated = rerun::annotated(&case.object.metadata);
+        let interval = rerun::interval(annotated, &case.offer.workflows, &options);
         let wanted = case.wanted(Action::Configure);
-        if must_restart(&case, interval) {
+        let due = case.draft().due_at(interval, &options).filter(|_| wanted.runs_anything());
+        let (metadata, status) = (&case.object.metadata, &case.object.data["status"]);
+        if rerun::must_restart(metadata, status, due, case.now) {
             self.workflow.restart(&case.api, &wanted, case.now).await?;
             return Ok(Next::Change);
         }
@@ -122,16 +130,23 @@ impl Promises {
         let rollup = self.rollup(&case).await?;
         draft.workflow(&progress, &wanted.names());
         draft.standing(&rollup);
-        let failed = matches!(progress.step, Step::Failed { .. });
+        let suspended = matches!(progress.step, Step::Suspended { .. });
+        let halted = suspended || matches!(progress.step, Step::Failed { .. });
         let held = status::available(&case.promise);
-        let can = fulfilled && established && (complete || (held && !failed));
+        let can = fulfilled && established && (complete || (held && !halted));
         conclude(&case, &mut draft, (can, complete && fulfilled), &rollup);
+        if suspended {
+            let reason = "WorkflowSuspended";
+            draft.judge(&Verdict::new(kind::AVAILABLE, Truth::False, reason, "Suspended"));
+        }
         if let (true, Some(api)) = (established, &case.offer.api) {
             self.kinds.follow(&case.subject.promise, api);
         }
+        let due = draft.due_at(interval, &options).filter(|_| wanted.runs_anything());
         self.finish(&case, draft, can).await?;
         self.rerun_requests(&case).await?;
-        Ok(next(&progress.step, &rollup, interval, case.now))
+        let look = rerun::look_again_at(&progress.step, (rollup.wake_at, due), case.now);
+        Ok(Next::at(look, case.now))
     }
 
     async fn case(&self, name: &str) -> Result<Option<Case>, Failed> {
@@ -165,7 +180,7 @@ impl Promises {
         let mut draft = case.draft();
         let paused = |kind, truth| Verdict::new(kind, truth, "PausedReconciliation", "Paused");
         draft.judge(&paused(kind::AVAILABLE, Truth::False));
-        draft.judge(&paused(kind::RECONCILED, Truth::Unknown));
+        draft.idle(Idle::Paused);
         draft.set("status", json!("Unavailable"));
         if objects::write_status(&case.api, &case.object, &draft.finish()).await? {
             let about = workflow::reference(&case.subject, &case.object);
@@ -293,30 +308,23 @@ impl Promises {
         Ok(())
     }
 
-    /// The label by which a person asks that all requests run again; it goes when all are asked.
+    /// The label by which a person asks that all requests run again goes, and what each request's
+    /// run is named by changes: in one write, so that each of them runs again once.
     async fn rerun_requests(&self, case: &Case) -> Result<(), Failed> {
-        let (true, Some(api)) =
-            (is_marked(&case.promise.metadata, labels::RECONCILE_RESOURCES), &case.offer.api)
-        else {
+        if !is_marked(&case.promise.metadata, labels::RECONCILE_RESOURCES) {
             return Ok(());
-        };
-        let kind = (api.kind.as_str(), api.plural.as_str());
-        let all = objects::dynamic_plural(&self.client, &api.api_version(), kind, None);
-        let listed = all.list(&kube::api::ListParams::default()).await;
-        for request in listed.map_err(Failed::to(format!("list {}", api.plural)))?.items {
-            let namespace = request.namespace().unwrap_or_default();
-            let own =
-                objects::dynamic_plural(&self.client, &api.api_version(), kind, Some(&namespace));
-            let label = json!({ labels::MANUAL_RECONCILIATION: "true" });
-            let metadata = Map::from_iter([("labels".to_owned(), label)]);
-            objects::patch_metadata(&own, &request, metadata).await?;
         }
+        let patch = json!({ "metadata": {
+            "labels": { labels::RECONCILE_RESOURCES: null },
+            "annotations": { labels::RESOURCES_ASKED: case.object.metadata.resource_version },
+        } });
         let name = &case.subject.promise;
-        let object =
-            case.api.get(name).await.map_err(Failed::to(format!("read Promise {name}")))?;
-        let label = json!({ labels::RECONCILE_RESOURCES: null });
-        let metadata = Map::from_iter([("labels".to_owned(), label)]);
-        objects::patch_metadata(&case.api, &object, metadata).await?;
+        let patched = case.api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        patched.map_err(Failed::to(format!("take the label of Promise {name}")))?;
+        self.kinds.wake(name);
+        let about = workflow::reference(&case.subject, &case.object);
+        let note = "Reconciling all resource requests";
+        self.events.normal(&about, "ReconcilingResources", note).await;
         Ok(())
     }
 }
@@ -362,25 +370,4 @@ fn conclude(case: &Case, draft: &mut Draft, (can, done): (bool, bool), rollup: &
         draft.settle_message(Some(MESSAGE_DONE));
         draft.works(rollup);
     }
-}
-
-fn must_restart(case: &Case, interval: Duration) -> bool {
-    let metadata = &case.promise.metadata;
-    let draft = case.draft();
-    let due = draft.workflow_ended_at().is_some_and(|ended| {
-        SignedDuration::try_from(interval).is_ok_and(|interval| ended + interval <= case.now)
-    });
-    due || is_marked(metadata, labels::MANUAL_RECONCILIATION)
-        || is_marked(metadata, labels::RUN_FROM_START)
-        || draft.is_reconciled_for("PausedReconciliation")
-}
-
-fn next(step: &Step, rollup: &Rollup, interval: Duration, now: Timestamp) -> Next {
-    let until = match step {
-        Step::Suspended { until, .. } => *until,
-        _ => rollup.wake_at,
-    };
-    let wait =
-        until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO));
-    Next::After(wait.unwrap_or(interval).min(interval))
 }

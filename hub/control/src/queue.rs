@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use jiff::Timestamp;
 use muster_daemon::Clock;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,14 @@ pub(crate) enum Next {
     Change,
     /// After this time at the latest.
     After(Duration),
+}
+
+impl Next {
+    /// At this moment at the latest, seen from `now`.
+    pub(crate) fn at(moment: Option<Timestamp>, now: Timestamp) -> Self {
+        let wait = |moment: Timestamp| Duration::try_from(moment.duration_since(now));
+        moment.map_or(Self::Change, |moment| Self::After(wait(moment).unwrap_or_default()))
+    }
 }
 
 /// Where triggers are put.

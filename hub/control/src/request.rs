@@ -6,9 +6,9 @@ mod binding;
 mod kinds;
 mod removal;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, core::DynamicObject};
 use muster_api::{
     Destination, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, conditions::kind,
@@ -20,7 +20,7 @@ use muster_plan::{
     request::{self, Draft, Idle},
     rollup::{self, Rollup},
     site,
-    workflow::{Action, Subject, engine::Step},
+    workflow::{Action, Subject, engine::Step, rerun},
 };
 use serde_json::{Map, Value, json};
 
@@ -60,6 +60,8 @@ struct Case {
     request: DynamicObject,
     subject: Subject,
     requests: Api<DynamicObject>,
+    /// The interval that is written on what the request follows.
+    interval: Option<String>,
     now: Timestamp,
 }
 
@@ -80,9 +82,7 @@ impl Requests {
             return Ok(Next::Change);
         }
         if let Some(idle) = idle(&case) {
-            let mut draft = case.draft();
-            draft.idle(idle);
-            self.write(&case, draft).await?;
+            self.rest(&case, idle).await?;
             return Ok(Next::Change);
         }
         if !promise_is_settled(&case.promise) {
@@ -91,10 +91,13 @@ impl Requests {
         let Some(case) = self.prepare(case).await? else { return Ok(Next::Change) };
         let binding = self.binding(&case).await?;
         let case = self.bound(case, &binding).await?;
-        let interval = case.offer.workflows.interval.unwrap_or(self.options.now().interval);
+        let options = self.options.now();
+        let interval = rerun::interval(case.interval.as_deref(), &case.offer.workflows, &options);
         let spec_hash = case.hash();
         let wanted = case.wanted(Action::Configure, &spec_hash);
-        if must_restart(&case, interval) {
+        let due = case.draft().due_at(interval, &options).filter(|_| wanted.runs_anything());
+        let (metadata, status) = (&case.request.metadata, &case.request.data["status"]);
+        if rerun::must_restart(metadata, status, due, case.now) {
             self.workflow.restart(&case.requests, &wanted, case.now).await?;
             return Ok(Next::Change);
         }
@@ -115,6 +118,7 @@ impl Requests {
             draft.works(&rollup);
         }
         let done_before = was_reconciled(&case.request);
+        let due = draft.due_at(interval, &options).filter(|_| wanted.runs_anything());
         let written = self.write(&case, draft).await?;
         if complete {
             self.binding_applied(&binding, &case).await?;
@@ -123,7 +127,21 @@ impl Requests {
                 self.events.normal(&about, "ReconcileSucceeded", "Successfully reconciled").await;
             }
         }
-        Ok(next(&progress.step, &rollup, interval, case.now))
+        let look = rerun::look_again_at(&progress.step, (rollup.wake_at, due), case.now);
+        Ok(Next::at(look, case.now))
+    }
+
+    /// Says why nothing runs.
+    async fn rest(&self, case: &Case, idle: Idle<'_>) -> Result<(), Failed> {
+        let mut draft = case.draft();
+        draft.idle(idle);
+        let is_news = !rerun::was_paused(&case.request.data["status"]);
+        self.write(case, draft).await?;
+        if idle == Idle::Paused && is_news {
+            let about = workflow::reference(&case.subject, &case.request);
+            self.events.warning(&about, "PausedReconciliation", "Paused").await;
+        }
+        Ok(())
     }
 
     /// Reads the request, its Promise, and what the Promise offers; `None` when there is nothing to
@@ -155,8 +173,9 @@ impl Requests {
             (&key.namespace, &key.name, &uid),
             offer.workflows.namespace.as_deref(),
         );
+        let interval = rerun::annotated(&promise.metadata).map(str::to_owned);
         let now = self.clock.now();
-        Ok(Some(Case { promise, offer, request, subject, requests, now }))
+        Ok(Some(Case { promise, offer, request, subject, requests, interval, now }))
     }
 
     /// Finalizers and the Promise's label, in one write.
@@ -180,10 +199,11 @@ impl Requests {
 
     /// A request that is bound to an exact version follows that revision's spec.
     async fn bound(&self, mut case: Case, binding: &ResourceBinding) -> Result<Case, Failed> {
-        let version = &binding.spec.version;
-        if version == binding::LATEST || version == promise::version(&case.promise) {
-            return Ok(case);
-        }
+        let own = promise::version(&case.promise).to_owned();
+        let version = match binding.spec.version.as_str() {
+            binding::LATEST => &own,
+            exact => exact,
+        };
         let name = promise::revision_name(&case.subject.promise, version);
         let revisions: Api<PromiseRevision> = Api::all(self.client.clone());
         let revision = revisions.get_opt(&name).await;
@@ -194,6 +214,10 @@ impl Requests {
             self.events.warning(&about, "FailedPromiseRevisionLookup", &note).await;
             return Ok(case);
         };
+        case.interval = rerun::annotated(&revision.metadata).map(str::to_owned);
+        if version == own {
+            return Ok(case);
+        }
         if let Ok(offer) = Offer::read(&case.subject.promise, 0, &revision.spec.promise_spec) {
             case.offer = offer;
             case.promise.spec = revision.spec.promise_spec;
@@ -262,7 +286,8 @@ impl Case {
     }
 
     fn hash(&self) -> String {
-        request::hash(&self.offer.hash, self.generation(), &self.request.data["spec"])
+        let asked = self.promise.annotations().get(labels::RESOURCES_ASKED).map(String::as_str);
+        request::hash(&self.offer.hash, asked, self.generation(), &self.request.data["spec"])
     }
 
     fn wanted<'a>(&'a self, action: Action, hash: &'a str) -> Wanted<'a> {
@@ -294,17 +319,6 @@ fn promise_is_settled(promise: &Promise) -> bool {
     observed == promise.metadata.generation
 }
 
-fn must_restart(case: &Case, interval: Duration) -> bool {
-    let metadata = &case.request.metadata;
-    let draft = case.draft();
-    let due = draft.workflow_ended_at().is_some_and(|ended| {
-        SignedDuration::try_from(interval).is_ok_and(|interval| ended + interval <= case.now)
-    });
-    due || is_marked(metadata, labels::MANUAL_RECONCILIATION)
-        || is_marked(metadata, labels::RUN_FROM_START)
-        || draft.is_reconciled_for("PausedReconciliation")
-}
-
 fn promise_available() -> muster_api::conditions::Verdict {
     muster_api::conditions::Verdict::new(
         kind::PROMISE_AVAILABLE,
@@ -318,15 +332,4 @@ fn was_reconciled(request: &DynamicObject) -> bool {
     let conditions = request.data.pointer("/status/conditions").and_then(Value::as_array);
     let mut reconciled = conditions.into_iter().flatten().filter(|c| c["type"] == kind::RECONCILED);
     reconciled.any(|condition| condition["status"] == "True")
-}
-
-/// When to look again though nothing changes: a retry, an offline deadline, the interval.
-fn next(step: &Step, rollup: &Rollup, interval: Duration, now: Timestamp) -> Next {
-    let until = match step {
-        Step::Suspended { until, .. } => *until,
-        _ => rollup.wake_at,
-    };
-    let wait =
-        until.map(|until| Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO));
-    Next::After(wait.unwrap_or(interval).min(interval))
 }

@@ -7,24 +7,25 @@
 use std::{io::Read, sync::Arc};
 
 use bytes::Bytes;
-use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Pod},
-    jiff::{SignedDuration, Timestamp},
-};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{Patch, PatchParams},
     core::DynamicObject,
 };
-use muster_api::{Promise, labels, promise::PipelineStatus};
+use muster_api::{Promise, labels};
 use muster_core::{FileSet, content::OUTPUT_BYTES_MAX};
 use muster_daemon::Clock;
 use muster_plan::{
     admit::Refusal,
     promise::Offer,
     request,
-    work::{self, Control, Output, control},
-    workflow::{Scope, Subject, engine::phase, job::ATTEMPT_LABEL},
+    work::{self, Output, control},
+    workflow::{
+        Action, Scope, Subject,
+        job::ATTEMPT_LABEL,
+        record::{self, Speaker},
+    },
 };
 use serde_json::{Map, Value, json};
 
@@ -71,9 +72,7 @@ pub struct Results {
 struct Origin {
     promise: Promise,
     subject: Subject,
-    pipeline: String,
-    hash: String,
-    attempt: i64,
+    speaker: Speaker,
 }
 
 impl Results {
@@ -118,6 +117,11 @@ impl Results {
         if call.pod_uid.is_empty() || pod.uid().as_ref() != Some(&call.pod_uid) || !owned {
             return Err(denied());
         }
+        if job.spec.as_ref().and_then(|spec| spec.suspend).unwrap_or(false) {
+            let name = &call.job;
+            let cause = format!("Job {name} was stopped: its result is of no use any more");
+            return Err(Refusal::forbidden(cause));
+        }
         self.origin(&job).await
     }
 
@@ -137,23 +141,26 @@ impl Results {
             let (resource, own) = (label(labels::RESOURCE_NAME), label(labels::RESOURCE_NAMESPACE));
             request::subject(&name, api, (&own, &resource, ""), namespace)
         };
-        Ok(Origin {
-            promise,
-            subject,
+        let is_delete = label(labels::WORKFLOW_ACTION) == Action::Delete.as_str();
+        let speaker = Speaker {
             pipeline: label(labels::PIPELINE_NAME),
+            action: if is_delete { Action::Delete } else { Action::Configure },
             hash: label(labels::HASH),
-            attempt: label(ATTEMPT_LABEL).parse().unwrap_or(1),
-        })
+            tries: label(ATTEMPT_LABEL).parse().unwrap_or(1),
+        };
+        Ok(Origin { promise, subject, speaker })
     }
 
     async fn take_output(&self, origin: &Origin, files: &FileSet) -> Result<(), Refusal> {
-        let Origin { promise, subject, pipeline, .. } = origin;
+        let Origin { promise, subject, speaker } = origin;
         let output = work::read(files, subject.scope, &promise.spec.destination_selectors)
             .map_err(|error| Refusal::invalid(error.to_string()))?;
         match output {
             Output::Wait => Ok(()),
             Output::Groups(groups) => {
-                let put = put(&self.client, &self.content, subject, Some(pipeline), groups).await;
+                let put =
+                    put(&self.client, &self.content, subject, Some(&speaker.pipeline), groups)
+                        .await;
                 put.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))
             }
         }
@@ -170,26 +177,25 @@ impl Results {
         }
         request::merge(&Value::Null, &handed)
             .map_err(|cause| Refusal::invalid(format!("invalid status.yaml: {cause}")))?;
-        if control.waits() {
-            self.suspend(origin).await?;
-        }
-        self.write(origin, |object| {
+        let change = |object: &DynamicObject| {
             let mut status = request::merge(&object.data["status"], &handed)?;
             if control.waits() {
-                wait(&mut status, object, origin, &control, self.clock.now());
+                let (generation, now) = (object.metadata.generation, self.clock.now());
+                record::wait(&mut status, &origin.speaker, &control, generation, now)?;
             }
             Ok(status)
-        })
-        .await
+        };
+        if control.waits() {
+            change(&self.object(origin).await?).map_err(Refusal::invalid)?;
+            self.suspend(origin).await?;
+        }
+        self.write(origin, change).await
     }
 
     async fn record_refusal(&self, origin: &Origin, message: &str) -> Result<(), Refusal> {
         self.write(origin, |object| {
             let mut status = request::merge(&object.data["status"], &Map::new())?;
-            with_entry(&mut status, origin, self.clock.now(), |entry| {
-                entry.phase = phase::FAILED.to_owned();
-                entry.message = Some(message.to_owned());
-            });
+            record::refuse(&mut status, &origin.speaker, message, self.clock.now());
             Ok(status)
         })
         .await
@@ -213,11 +219,7 @@ impl Results {
         let api = self.api(origin);
         let mut last = None;
         for _ in 0..WRITE_ATTEMPTS {
-            let found = api.get_opt(&origin.subject.name).await.map_err(unavailable)?;
-            let object = found.ok_or_else(|| {
-                let Subject { kind, name, .. } = &origin.subject;
-                Refusal::not_found(format!("{kind} {name} is gone: its result is of no use"))
-            })?;
+            let object = self.object(origin).await?;
             let status = change(&object).map_err(Refusal::invalid)?;
             match objects::write_status(&api, &object, &status).await {
                 Ok(_) => return Ok(()),
@@ -228,53 +230,19 @@ impl Results {
         Err(Refusal::unavailable(cause.unwrap_or_default()))
     }
 
+    async fn object(&self, origin: &Origin) -> Result<DynamicObject, Refusal> {
+        let found = self.api(origin).get_opt(&origin.subject.name).await.map_err(unavailable)?;
+        found.ok_or_else(|| {
+            let Subject { kind, name, .. } = &origin.subject;
+            Refusal::not_found(format!("{kind} {name} is gone: its result is of no use"))
+        })
+    }
+
     fn api(&self, origin: &Origin) -> Api<DynamicObject> {
         let Subject { kind, plural, namespace, .. } = &origin.subject;
         let api_version = origin.subject.api_version();
         objects::dynamic_plural(&self.client, &api_version, (kind, plural), namespace.as_deref())
     }
-}
-
-/// Marks the pipeline as waiting.
-fn wait(
-    status: &mut Value,
-    object: &DynamicObject,
-    origin: &Origin,
-    asked: &Control,
-    now: Timestamp,
-) {
-    let generation = object.metadata.generation;
-    let retry_at = asked
-        .retry_after
-        .and_then(|wait| SignedDuration::try_from(wait).ok())
-        .map(|wait| request::seconds(now + wait));
-    with_entry(status, origin, now, |entry| {
-        entry.phase = phase::SUSPENDED.to_owned();
-        entry.message = (!asked.message.is_empty()).then(|| asked.message.clone());
-        entry.next_retry_at = retry_at;
-        entry.attempts = Some(origin.attempt);
-    });
-    status["kratix"]["workflows"]["suspendedGeneration"] = json!(generation);
-}
-
-/// Changes what status says of the pipeline in this run.
-fn with_entry(
-    status: &mut Value,
-    origin: &Origin,
-    now: Timestamp,
-    change: impl FnOnce(&mut PipelineStatus),
-) {
-    let mut entries = request::recorded(status);
-    let found = entries.iter().position(|entry| entry.name == origin.pipeline);
-    let index = found.unwrap_or_else(|| {
-        entries.push(PipelineStatus { name: origin.pipeline.clone(), ..PipelineStatus::default() });
-        entries.len() - 1
-    });
-    let entry = &mut entries[index];
-    change(entry);
-    entry.hash = Some(origin.hash.clone());
-    entry.last_transition_time = Some(request::seconds(now));
-    status["kratix"]["workflows"]["pipelines"] = json!(entries);
 }
 
 /// Unpacks a body within its limit.

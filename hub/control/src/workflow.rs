@@ -7,6 +7,7 @@ use k8s_openapi::{
         batch::v1::Job,
         core::v1::{ObjectReference, Pod},
     },
+    apimachinery::pkg::apis::meta::v1::Condition,
     jiff::Timestamp,
 };
 use kube::{
@@ -14,13 +15,19 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     core::DynamicObject,
 };
-use muster_api::{Pipeline, destination::DestinationSelector, labels};
+use muster_api::{
+    Pipeline,
+    conditions::{self, kind},
+    destination::DestinationSelector,
+    labels,
+};
 use muster_plan::{
-    request,
+    request::Draft,
     workflow::{
-        Action, Subject, access,
+        Action, Scope, Subject, access,
         engine::{self, JobSeen, JobState, Progress, Run, Seen, Step},
         job::Turn,
+        record, rerun,
         trouble::Trouble,
     },
 };
@@ -66,13 +73,35 @@ impl Wanted<'_> {
         self.pipelines.iter().map(|pipeline| pipeline.metadata.name.as_str()).collect()
     }
 
+    /// Whether there is a pipeline at all.
+    pub(crate) fn runs_anything(&self) -> bool {
+        !self.pipelines.is_empty()
+    }
+
     fn run(&self) -> Run {
-        request::run(&self.object.data["status"], self.hash)
+        record::run(self.status(), self.hash)
+    }
+
+    fn status(&self) -> &Value {
+        &self.object.data["status"]
     }
 
     fn reference(&self) -> ObjectReference {
         reference(self.subject, self.object)
     }
+}
+
+/// An action, as events begin.
+fn title(action: Action) -> &'static str {
+    match action {
+        Action::Configure => "Configure",
+        Action::Delete => "Delete",
+    }
+}
+
+fn conditions_of(status: &Value) -> Vec<Condition> {
+    let held = status.get("conditions").cloned().unwrap_or_default();
+    serde_json::from_value(held).unwrap_or_default()
 }
 
 /// How events refer to an object.
@@ -108,26 +137,28 @@ impl Workflow {
             }
         }
         let names = wanted.names();
-        let progress = engine::next(&Seen {
+        let mut progress = engine::next(&Seen {
             pipelines: &names,
             run: &run,
             jobs: &seen,
-            recorded: &request::recorded(&wanted.object.data["status"]),
+            recorded: &record::read(wanted.status(), wanted.action),
             suspended: is_marked(&wanted.object.metadata, labels::WORKFLOW_SUSPENDED),
             now,
         });
-        match &progress.step {
+        match progress.step {
             Step::Start { index, attempt } => {
-                self.start(wanted, &run, (*index, *attempt)).await?;
+                if let Err(failed) = self.start(wanted, &run, (index, attempt)).await {
+                    let cause = failed.refusal().ok_or(failed)?;
+                    progress = progress.refused(index, &cause, now);
+                    self.tell_refused(wanted, index, &progress).await;
+                }
             }
-            Step::Failed { index, .. } => {
-                self.fail(wanted, &seen, *index, &progress).await?;
-            }
-            Step::Complete | Step::Running { .. } | Step::Await { .. } | Step::Suspended { .. } => {
-            }
+            Step::Failed { index, .. } => self.fail(wanted, &seen, index, &progress).await?,
+            Step::Suspended { index, .. } => self.tell_suspended(wanted, index, &progress).await,
+            _ => {}
         }
         let api = self.jobs_api(wanted.subject);
-        for name in engine::surplus(&seen, self.options.now().jobs_kept) {
+        for name in engine::surplus(&seen, &run, self.options.now().jobs_kept) {
             objects::delete(&api, name).await?;
         }
         Ok(progress)
@@ -145,19 +176,15 @@ impl Workflow {
         for job in jobs.iter().map(JobSeen::of).filter(|job| job.state == JobState::Running) {
             self.stop(wanted.subject, &job.name).await?;
         }
-        let status = &wanted.object.data["status"];
         let generation = wanted.object.metadata.generation.unwrap_or_default();
-        let mut draft =
-            request::Draft::new(&request::restarted(status, &wanted.run()), generation, now);
-        draft.restarted();
+        let mut draft = Draft::new(wanted.status(), generation, now);
+        draft.restarted(wanted.action);
         objects::write_status(api, wanted.object, &draft.finish()).await?;
-        let asked =
-            [labels::MANUAL_RECONCILIATION, labels::RUN_FROM_START, labels::WORKFLOW_SUSPENDED];
+        let asked = rerun::ONE_SHOT.into_iter().chain([labels::WORKFLOW_SUSPENDED]);
         let held = wanted.object.metadata.labels.as_ref();
         let gone: Map<String, Value> = asked
-            .iter()
-            .filter(|label| held.is_some_and(|held| held.contains_key(**label)))
-            .map(|label| ((*label).to_owned(), Value::Null))
+            .filter(|label| held.is_some_and(|held| held.contains_key(*label)))
+            .map(|label| (label.to_owned(), Value::Null))
             .collect();
         if gone.is_empty() {
             return Ok(());
@@ -222,12 +249,8 @@ impl Workflow {
             Err(error) if is_conflict(&error) => return Ok(()),
             Err(error) => return Err(Failed::to(format!("create Job {name}"))(error)),
         }
-        let note = match action {
-            Action::Configure => {
-                format!("Configure Pipeline started: {}", pipelines[index].metadata.name)
-            }
-            Action::Delete => "Delete Pipeline started".to_owned(),
-        };
+        let note =
+            format!("{} Pipeline started: {}", title(action), pipelines[index].metadata.name);
         self.events.normal(&wanted.reference(), "PipelineStarted", &note).await;
         Ok(())
     }
@@ -246,15 +269,63 @@ impl Workflow {
         for job in of_pipeline.filter(|job| job.state == JobState::Running) {
             self.stop(wanted.subject, &job.name).await?;
         }
-        let recorded = request::recorded(&wanted.object.data["status"]);
-        if recorded.contains(entry) {
-            return Ok(());
+        let told = conditions_of(wanted.status());
+        let (kind, reason) = match wanted.action {
+            Action::Configure => (kind::CONFIGURE_WORKFLOW_COMPLETED, "ConfigureWorkflowFailed"),
+            Action::Delete => (kind::DELETE_WORKFLOW_COMPLETED, "DeleteWorkflowFailed"),
+        };
+        let is_news = conditions::find(&told, kind).is_none_or(|held| {
+            held.status != "False" || matches!(held.reason.as_str(), "PipelinesInProgress")
+        });
+        if is_news {
+            let (scope, action) = (wanted.subject.scope.as_str(), wanted.action.as_str());
+            let why = entry.message.as_deref().unwrap_or("its Job says nothing of why");
+            let note = format!("A {scope}/{action} Pipeline has failed: {pipeline}: {why}");
+            self.events.warning(&wanted.reference(), reason, &note).await;
         }
-        let (scope, action) = (wanted.subject.scope.as_str(), wanted.action.as_str());
-        let why = entry.message.as_deref().unwrap_or("its Job says nothing of why");
-        let note = format!("A {scope}/{action} Pipeline has failed: {pipeline}: {why}");
-        self.events.warning(&wanted.reference(), "ConfigureWorkflowFailed", &note).await;
         Ok(())
+    }
+
+    /// A pipeline waits: says so once.
+    async fn tell_suspended(&self, wanted: &Wanted<'_>, index: usize, progress: &Progress) {
+        let (kind, reason) = match wanted.action {
+            Action::Configure => (kind::RECONCILED, "WorkflowSuspended"),
+            Action::Delete => (kind::DELETE_WORKFLOW_COMPLETED, "DeleteWorkflowSuspended"),
+        };
+        let told = conditions_of(wanted.status());
+        if conditions::find(&told, kind).is_some_and(|held| held.reason == reason) {
+            return;
+        }
+        let (about, entry) = (wanted.reference(), &progress.pipelines[index]);
+        let mut note = format!("{} Pipeline suspended: {}", title(wanted.action), entry.name);
+        if let Some(said) = &entry.message {
+            note.push_str(": ");
+            note.push_str(said);
+        }
+        self.events.normal(&about, "PipelineSuspended", &note).await;
+        let what = match wanted.subject.scope {
+            Scope::Promise => "promise",
+            Scope::Resource => "resource request",
+        };
+        let note = format!(
+            "'{}' label set to 'true' for {what}; skipping reconciliation",
+            labels::WORKFLOW_SUSPENDED
+        );
+        self.events.warning(&about, "WorkflowSuspended", &note).await;
+    }
+
+    /// The API refuses what a pipeline needs to begin: says so once.
+    async fn tell_refused(&self, wanted: &Wanted<'_>, index: usize, progress: &Progress) {
+        let entry = &progress.pipelines[index];
+        let recorded = record::read(wanted.status(), wanted.action);
+        let told = recorded.iter().any(|held| {
+            held.name == entry.name && held.message == entry.message && held.phase == entry.phase
+        });
+        if !told {
+            let why = entry.message.as_deref().unwrap_or_default();
+            let note = format!("Pipeline {} cannot begin: {why}", entry.name);
+            self.events.warning(&wanted.reference(), "PipelineRefused", &note).await;
+        }
     }
 
     /// What went wrong with a Job so far.

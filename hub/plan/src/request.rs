@@ -5,13 +5,12 @@
 
 mod owned;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use muster_api::{
     conditions::{self, Truth, Verdict, kind},
-    promise::PipelineStatus,
     work::PlacementsSummary,
 };
 use muster_core::Waiting;
@@ -19,11 +18,13 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     names,
+    options::Options,
     promise::RequestApi,
     rollup::Rollup,
     workflow::{
-        Scope, Subject,
-        engine::{IMAGE_NOT_RUNNABLE, Progress, Run, Step, phase},
+        Action, Scope, Subject,
+        engine::{IMAGE_NOT_RUNNABLE, Progress, Step, phase},
+        record, rerun,
     },
 };
 pub use owned::{merge, touched};
@@ -34,6 +35,8 @@ pub const MESSAGE_PENDING: &str = "Pending";
 const MESSAGE_FAILING: &str = "Pending: ";
 /// The message when one failed for good; the conditions say why.
 const MESSAGE_FAILED: &str = "Failed";
+/// The reason of `Reconciled` while a pipeline waits.
+const WORKFLOW_SUSPENDED: &str = "WorkflowSuspended";
 /// The message of a request whose pipelines say nothing.
 const MESSAGE_DONE: &str = "Resource requested";
 
@@ -63,38 +66,12 @@ pub fn subject(
     }
 }
 
-/// The hash of all inputs of a request's pipelines.
-pub fn hash(promise_hash: &str, generation: i64, spec: &Value) -> String {
-    names::fingerprint(&[promise_hash, &generation.to_string(), &spec.to_string()])
-}
-
-/// The run that status speaks of, for the present hash.
-pub fn run(status: &Value, hash: &str) -> Run {
-    let number = status.pointer("/kratix/workflows/run").and_then(Value::as_i64).unwrap_or(0);
-    Run { hash: hash.to_owned(), number }
-}
-
-/// What status records of the pipelines.
-pub fn recorded(status: &Value) -> Vec<PipelineStatus> {
-    let entries = status.pointer("/kratix/workflows/pipelines").cloned().unwrap_or_default();
-    serde_json::from_value(entries).unwrap_or_default()
-}
-
-/// The status of an object whose workflow starts again although its inputs are the same.
-pub fn restarted(status: &Value, run: &Run) -> Value {
-    let mut next = object(status);
-    let pipelines: Vec<_> = recorded(status)
-        .into_iter()
-        .map(|entry| PipelineStatus {
-            name: entry.name,
-            phase: phase::PENDING.to_owned(),
-            last_transition_time: entry.last_transition_time,
-            ..PipelineStatus::default()
-        })
-        .collect();
-    next["kratix"]["workflows"]["run"] = json!(run.number + 1);
-    next["kratix"]["workflows"]["pipelines"] = json!(pipelines);
-    next
+/// The hash of all inputs of a request's pipelines. `asked` changes when someone asks that all
+/// requests of the Promise run again.
+pub fn hash(promise_hash: &str, asked: Option<&str>, generation: i64, spec: &Value) -> String {
+    let (generation, spec) = (generation.to_string(), spec.to_string());
+    let inputs = [promise_hash, &generation, &spec];
+    names::fingerprint(&inputs.into_iter().chain(asked).collect::<Vec<_>>())
 }
 
 /// Why nothing runs for an object.
@@ -153,30 +130,27 @@ impl Draft {
         }
     }
 
-    /// Whether `Reconciled` has this reason at present.
-    pub fn is_reconciled_for(&self, reason: &str) -> bool {
-        conditions::find(&self.conditions, kind::RECONCILED).is_some_and(|c| c.reason == reason)
-    }
-
-    /// When the configure workflow was last found to have ended, well or not.
-    pub fn workflow_ended_at(&self) -> Option<Timestamp> {
-        let found = conditions::find(&self.conditions, kind::CONFIGURE_WORKFLOW_COMPLETED)?;
-        (found.reason != "PipelinesInProgress").then_some(found.last_transition_time.0)
-    }
-
     /// The present text of a key.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.status[key].as_str()
     }
 
+    /// When everything runs again by itself, if nothing comes between.
+    pub fn due_at(&self, interval: Duration, options: &Options) -> Option<Timestamp> {
+        rerun::due_at(&self.clone().finish(), interval, options)
+    }
+
     /// Says where the configure workflow stands: phases, counters, message and condition, and of
     /// `Reconciled` what follows while the workflow is not complete.
     pub fn workflow(&mut self, progress: &Progress, names: &[&str]) {
+        if self.is_new_run(progress) || self.is_suspended() {
+            self.set("message", json!(MESSAGE_PENDING));
+        }
         let count = |phase: &str| progress.pipelines.iter().filter(|p| p.phase == phase).count();
         self.set("workflows", json!(names.len()));
         self.set("workflowsSucceeded", json!(count(phase::SUCCEEDED)));
         self.set("workflowsFailed", json!(count(phase::FAILED)));
-        self.status["kratix"]["workflows"]["pipelines"] = json!(progress.pipelines);
+        record::write(&mut self.status, Action::Configure, &progress.pipelines);
         let completed = completed(progress, names);
         self.judge(&completed);
         if completed.truth == Truth::True {
@@ -197,24 +171,51 @@ impl Draft {
                 self.judge(&reconciled(Truth::False, &completed.reason, &completed.message));
                 self.set("message", json!(MESSAGE_FAILED));
             }
-            Step::Suspended { .. } => {
-                self.set("message", json!(completed.message));
-                self.judge(&reconciled(Truth::Unknown, "WorkflowSuspended", "Suspended"));
+            Step::Suspended { index, .. } => {
+                let said = said(progress, *index, names);
+                self.set("message", json!(said));
+                self.judge(&reconciled(Truth::Unknown, WORKFLOW_SUSPENDED, "Suspended"));
             }
             _ => {
-                let message = match failing(progress, names) {
-                    Some(failing) => format!("{MESSAGE_FAILING}{}", failing.message()),
-                    None => MESSAGE_PENDING.to_owned(),
-                };
                 self.judge(&reconciled(Truth::Unknown, "WorkflowPending", "Pending"));
-                self.set("message", json!(message));
+                match failing(progress, names) {
+                    Some(failing) => {
+                        let message = format!("{MESSAGE_FAILING}{}", failing.message());
+                        self.set("message", json!(message));
+                    }
+                    // What a pipeline of this run said stays.
+                    None if self.text("message").is_none_or(is_hubs_message) => {
+                        self.set("message", json!(MESSAGE_PENDING));
+                    }
+                    None => {}
+                }
             }
         }
     }
 
-    /// Says that everything runs again.
-    pub fn restarted(&mut self) {
+    /// Whether status speaks of no pipeline of this run yet.
+    fn is_new_run(&self, progress: &Progress) -> bool {
+        let Some(hash) = progress.pipelines.iter().find_map(|entry| entry.hash.as_ref()) else {
+            return false;
+        };
+        let recorded = record::read(&self.status, Action::Configure);
+        !recorded.iter().any(|entry| entry.hash.as_ref() == Some(hash))
+    }
+
+    fn is_suspended(&self) -> bool {
+        let reconciled = conditions::find(&self.conditions, kind::RECONCILED);
+        reconciled.is_some_and(|condition| condition.reason == WORKFLOW_SUSPENDED)
+    }
+
+    /// Says that the pipelines of an action run again, from the first.
+    pub fn restarted(&mut self, action: Action) {
+        record::restart(&mut self.status, action);
+        if action == Action::Delete {
+            return;
+        }
         self.set("message", json!(MESSAGE_PENDING));
+        self.set("workflowsSucceeded", json!(0));
+        self.set("workflowsFailed", json!(0));
         let verdict =
             |kind, truth, reason: &str, message: &str| Verdict::new(kind, truth, reason, message);
         self.judge(&verdict(kind::RECONCILED, Truth::Unknown, "WorkflowPending", "Pending"));
@@ -246,11 +247,7 @@ impl Draft {
 
     /// Replaces the message of running pipelines, unless a pipeline set one of its own.
     pub fn settle_message(&mut self, done: Option<&str>) {
-        let own = |text: &str| {
-            matches!(text, "" | MESSAGE_PENDING | MESSAGE_FAILED)
-                || text.starts_with(MESSAGE_FAILING)
-        };
-        if self.text("message").is_none_or(own) {
+        if self.text("message").is_none_or(is_hubs_message) {
             self.set("message", json!(done.unwrap_or(MESSAGE_DONE)));
         }
     }
@@ -258,12 +255,11 @@ impl Draft {
     /// Says why nothing runs.
     pub fn idle(&mut self, idle: Idle<'_>) {
         match idle {
-            Idle::Paused => self.judge(&Verdict::new(
-                kind::RECONCILED,
-                Truth::Unknown,
-                "PausedReconciliation",
-                "Paused",
-            )),
+            Idle::Paused => {
+                rerun::pause(&mut self.status);
+                let reason = "PausedReconciliation";
+                self.judge(&Verdict::new(kind::RECONCILED, Truth::Unknown, reason, "Paused"));
+            }
             Idle::PromiseUnavailable(promise) => {
                 let waiting = Waiting::PromiseUnavailable { promise: promise.to_owned() };
                 let (reason, message) = (waiting.reason(), waiting.message());
@@ -280,7 +276,7 @@ impl Draft {
 
     /// Says where the delete workflow stands; its pipelines take the place of the others.
     pub fn deleting(&mut self, progress: &Progress, names: &[&str]) {
-        self.status["kratix"]["workflows"]["pipelines"] = json!(progress.pipelines);
+        record::write(&mut self.status, Action::Delete, &progress.pipelines);
         let verdict = |truth, reason: &str, message: String| {
             Verdict::new(kind::DELETE_WORKFLOW_COMPLETED, truth, reason, message)
         };
@@ -292,15 +288,22 @@ impl Draft {
             )),
             Step::Failed { index, message, .. } => {
                 let text = format!("The Delete Pipeline has failed: {}: {message}", names[*index]);
-                self.judge(&verdict(Truth::False, "DeleteWorkflowFailed", text));
+                self.judge(&verdict(Truth::False, "DeleteWorkflowFailed", text.clone()));
+                let reason = "DeleteWorkflowFailed";
+                self.judge(&Verdict::new(kind::RECONCILED, Truth::False, reason, text));
+                self.set("message", json!(MESSAGE_FAILED));
             }
-            Step::Suspended { .. } => {
+            Step::Suspended { index, .. } => {
                 let text = "The delete workflow is suspended".to_owned();
                 self.judge(&verdict(Truth::False, "DeleteWorkflowSuspended", text));
+                let waiting = Waiting::PipelineSuspended { pipeline: names[*index].to_owned() };
+                self.removing(&waiting, None);
+                self.set("message", json!(said(progress, *index, names)));
             }
-            Step::Start { index, .. } | Step::Running { index } => {
+            Step::Start { index, .. } | Step::Running { index } | Step::Refused { index, .. } => {
                 let running = || Waiting::PipelineRunning { pipeline: names[*index].to_owned() };
                 let waiting = failing(progress, names).unwrap_or_else(running);
+                self.conditions.retain(|held| held.type_ != kind::DELETE_WORKFLOW_COMPLETED);
                 self.removing(&waiting, None);
             }
             Step::Await { .. } => {}
@@ -340,13 +343,11 @@ fn completed(progress: &Progress, names: &[&str]) -> Verdict {
             }
             verdict(Truth::False, "ConfigureWorkflowFailed", text)
         }
-        Step::Suspended { index, .. } => {
-            let said = progress.pipelines[*index].message.clone().unwrap_or_default();
-            let waiting = Waiting::PipelineSuspended { pipeline: names[*index].to_owned() };
-            let message = if said.is_empty() { waiting.message() } else { said };
-            verdict(Truth::False, "WorkflowSuspended", message)
-        }
-        Step::Start { .. } | Step::Running { .. } | Step::Await { .. } => {
+        Step::Start { .. }
+        | Step::Running { .. }
+        | Step::Await { .. }
+        | Step::Refused { .. }
+        | Step::Suspended { .. } => {
             let mut text = "Pipelines are still in progress".to_owned();
             if let Some(failing) = failing(progress, names) {
                 text.push_str(": ");
@@ -357,12 +358,31 @@ fn completed(progress: &Progress, names: &[&str]) -> Verdict {
     }
 }
 
-/// The pipeline that runs, if an earlier try of it failed.
+/// The pipeline whose turn it is, if it cannot begin, or if an earlier try of it failed.
 fn failing(progress: &Progress, names: &[&str]) -> Option<Waiting> {
-    let Step::Running { index } = progress.step else { return None };
-    let entry = progress.pipelines.get(index).filter(|entry| entry.phase == phase::RUNNING)?;
-    let (pipeline, cause) = (names[index].to_owned(), entry.message.clone()?);
-    Some(Waiting::PipelineFailing { pipeline, cause })
+    match &progress.step {
+        Step::Refused { index, cause } => {
+            let (pipeline, cause) = (names[*index].to_owned(), cause.clone());
+            Some(Waiting::PipelineRefused { pipeline, cause })
+        }
+        Step::Running { index } => {
+            let entry = progress.pipelines.get(*index)?;
+            let cause = entry.message.clone().filter(|_| entry.phase == phase::RUNNING)?;
+            Some(Waiting::PipelineFailing { pipeline: names[*index].to_owned(), cause })
+        }
+        _ => None,
+    }
+}
+
+/// What a pipeline that waits says, or else that it waits.
+fn said(progress: &Progress, index: usize, names: &[&str]) -> String {
+    let waiting = || Waiting::PipelineSuspended { pipeline: names[index].to_owned() }.message();
+    progress.pipelines[index].message.clone().unwrap_or_else(waiting)
+}
+
+/// Whether a message is one that the hub sets while pipelines run.
+fn is_hubs_message(text: &str) -> bool {
+    matches!(text, "" | MESSAGE_PENDING | MESSAGE_FAILED) || text.starts_with(MESSAGE_FAILING)
 }
 
 /// The patch that turns one status into another: a JSON merge patch of the top keys that differ;

@@ -2,13 +2,15 @@
 //!
 //! A workflow is a list of pipelines that run one after another, each as one `batch/v1` Job.
 //! [`read`] takes them from a Promise, [`job`] and [`access`] say what is created for one,
-//! [`engine`] decides from the Jobs seen and the status recorded what is to be done next, and
-//! [`trouble`] says why one fails.
+//! [`engine`] decides from the Jobs seen and the status recorded ([`record`]) what is to be done
+//! next, [`rerun`] whether all of it is to be done again, and [`trouble`] says why one fails.
 
 pub mod access;
 pub mod engine;
 pub mod job;
 pub mod read;
+pub mod record;
+pub mod rerun;
 mod strict;
 pub mod trouble;
 

@@ -38,6 +38,8 @@ pub const RECONCILE_RESOURCES: &str = "kratix.io/reconcile-resources";
 pub const PAUSED: &str = "kratix.io/paused";
 /// A pipeline asked to wait. Removed by users to go on.
 pub const WORKFLOW_SUSPENDED: &str = "kratix.io/workflow-suspended";
+/// Annotation: how often everything runs again. Set by users on Promises and PromiseRevisions.
+pub const RECONCILIATION_INTERVAL: &str = "kratix.io/reconciliation-interval";
 /// Run from the first pipeline. Internal.
 pub const RUN_FROM_START: &str = "internal.workflows.kratix.io/run-from-start";
 /// `Kratix`, on Jobs.
@@ -45,6 +47,9 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// The agent that an enrolment token or Destination is for.
 pub const AGENT: &str = "fleet.muster.dev/agent";
+/// Annotation on a Promise: changes each time that all its requests were asked to run again. Set by
+/// the hub.
+pub const RESOURCES_ASKED: &str = "fleet.muster.dev/resources-asked";
 /// Annotation, `true` on an Agent that is being deleted: do not wait for what it holds.
 pub const ABANDON: &str = "fleet.muster.dev/abandon";
 

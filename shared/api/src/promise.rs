@@ -169,15 +169,33 @@ pub struct KratixStatus {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
 pub struct WorkflowsStatus {
+    /// One entry for each pipeline of the action that runs, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pipelines: Vec<PipelineStatus>,
+    /// The generation that was suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_generation: Option<i64>,
+    /// The configure pipelines alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configure: Option<ActionStatus>,
+    /// The delete pipelines alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete: Option<ActionStatus>,
+    /// When the configure workflow last succeeded (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_successful_configure_workflow_time: Option<String>,
+}
+
+/// The runs of the pipelines of one action.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ActionStatus {
     /// One entry for each pipeline, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pipelines: Vec<PipelineStatus>,
     /// The generation that was suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended_generation: Option<i64>,
-    /// When the configure workflow last succeeded (RFC 3339).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_successful_configure_workflow_time: Option<String>,
 }
 
 /// One pipeline's last run.
@@ -197,9 +215,12 @@ pub struct PipelineStatus {
     /// When it is tried again (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_retry_at: Option<String>,
-    /// How often it was tried.
+    /// How often it has asked to be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<i64>,
+    /// Which of its Jobs in this run is spoken of, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries: Option<i64>,
     /// When its phase last changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<String>,

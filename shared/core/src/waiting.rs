@@ -22,6 +22,13 @@ pub enum Waiting {
         /// Which try, and how it failed.
         cause: String,
     },
+    /// The API refuses what a pipeline needs to begin; it is tried again.
+    PipelineRefused {
+        /// The pipeline's name.
+        pipeline: String,
+        /// What was to be done, and the API's words.
+        cause: String,
+    },
     /// A pipeline asked to wait.
     PipelineSuspended {
         /// The pipeline's name.
@@ -78,6 +85,7 @@ impl Waiting {
             Self::NotYetPlaced => "NotYetPlaced",
             Self::PipelineRunning { .. } => "PipelineRunning",
             Self::PipelineFailing { .. } => "PipelineFailing",
+            Self::PipelineRefused { .. } => "PipelineRefused",
             Self::PipelineSuspended { .. } => "PipelineSuspended",
             Self::ImageNotRunnable { .. } => "ImageNotRunnable",
             Self::AgentOffline { .. } => "AgentOffline",
@@ -99,6 +107,9 @@ impl Waiting {
             Self::NotYetPlaced => "a destination is being chosen".to_owned(),
             Self::PipelineRunning { pipeline } => format!("pipeline {pipeline} is running"),
             Self::PipelineFailing { pipeline, cause } => format!("pipeline {pipeline}: {cause}"),
+            Self::PipelineRefused { pipeline, cause } => {
+                format!("pipeline {pipeline} cannot begin: {cause}; it is tried again by itself")
+            }
             Self::PipelineSuspended { pipeline } => format!(
                 "pipeline {pipeline} asked to wait: remove the label \
                  kratix.io/workflow-suspended to go on"

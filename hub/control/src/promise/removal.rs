@@ -16,7 +16,7 @@ use muster_plan::{
     names,
     promise::{Offer, RequestApi},
     rollup,
-    workflow::{Action, Scope, access, engine::Step},
+    workflow::{Action, Scope, access, engine::Step, rerun},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Map, json};
@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, fmt::Debug};
 
 use super::{Case, Promises};
 use crate::{
-    objects::{self, Failed, is_absent, is_leaving, is_marked},
+    objects::{self, Failed, is_absent, is_leaving},
     queue::Next,
 };
 
@@ -64,8 +64,8 @@ impl Promises {
         if let Some(api) = api {
             self.kinds.follow(&case.subject.promise, api);
         }
-        if !self.delete_pipeline_is_done(case).await? {
-            return Ok(Next::Change);
+        if let Some(next) = self.delete_pipeline(case).await? {
+            return Ok(next);
         }
         if let Some(api) = api {
             if !self.requests_are_gone(case, api).await? {
@@ -95,33 +95,35 @@ impl Promises {
         Ok(Next::Change)
     }
 
-    /// Runs the first delete pipeline, once no configure Job of a request runs.
-    async fn delete_pipeline_is_done(&self, case: &Case) -> Result<bool, Failed> {
+    /// Runs the first delete pipeline, once no configure Job of the Promise or of a request runs; says
+    /// when to look again, or `None` when it is done. After a failure it runs again when someone
+    /// asks, or when the Promise is changed.
+    async fn delete_pipeline(&self, case: &Case) -> Result<Option<Next>, Failed> {
         let mut wanted = case.wanted(Action::Delete);
         wanted.pipelines = &wanted.pipelines[..wanted.pipelines.len().min(1)];
         let hash = names::fingerprint(&["delete", &case.offer.hash]);
         wanted.hash = &hash;
         if wanted.pipelines.is_empty() {
-            return Ok(true);
+            return Ok(None);
         }
         let configure = [
             (labels::PROMISE_NAME, case.subject.promise.as_str()),
-            (labels::WORKFLOW_TYPE, Scope::Resource.as_str()),
             (labels::WORKFLOW_ACTION, Action::Configure.as_str()),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
         if self.workflow.runs(&configure.into()).await? {
-            return Ok(false);
+            return Ok(Some(Next::Change));
         }
-        if is_marked(&case.promise.metadata, labels::MANUAL_RECONCILIATION) {
+        if rerun::is_asked(&case.object.metadata) {
             self.workflow.restart(&case.api, &wanted, case.now).await?;
-            return Ok(false);
+            return Ok(Some(Next::Change));
         }
         let progress = self.workflow.advance(&wanted, case.now).await?;
         let mut draft = case.draft();
         draft.deleting(&progress, &wanted.names());
         objects::write_status(&case.api, &case.object, &draft.finish()).await?;
-        Ok(progress.step == Step::Complete)
+        let look = rerun::look_again_at(&progress.step, (None, None), case.now);
+        Ok((progress.step != Step::Complete).then(|| Next::at(look, case.now)))
     }
 
     async fn requests_are_gone(&self, case: &Case, api: &RequestApi) -> Result<bool, Failed> {

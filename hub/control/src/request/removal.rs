@@ -2,19 +2,19 @@
 //! binding; then it goes. Paused requests go, too.
 
 use kube::{Api, ResourceExt};
-use muster_api::labels;
 use muster_plan::{
     names, rollup,
     workflow::{
         Action,
         engine::{JobSeen, JobState, Step},
+        rerun,
     },
 };
 use serde_json::{Map, json};
 
 use super::{Case, FINALIZERS, Requests};
 use crate::{
-    objects::{self, Failed, is_leaving, is_marked},
+    objects::{self, Failed, is_leaving},
     queue::Next,
 };
 
@@ -25,8 +25,8 @@ impl Requests {
         if !FINALIZERS.iter().any(|own| held.iter().any(|held| held == own)) {
             return Ok(Next::Change);
         }
-        if !self.delete_pipeline_is_done(case).await? {
-            return Ok(Next::Change);
+        if let Some(next) = self.delete_pipeline(case).await? {
+            return Ok(next);
         }
         if !self.works_are_gone(case).await? {
             return Ok(Next::Change);
@@ -41,28 +41,34 @@ impl Requests {
         Ok(Next::Change)
     }
 
-    /// Runs the first delete pipeline, once no configure Job runs.
-    async fn delete_pipeline_is_done(&self, case: &Case) -> Result<bool, Failed> {
+    /// Runs the first delete pipeline, once no configure Job runs; says when to look again, or
+    /// `None` when it is done. After a failure it runs again when someone asks, or when it or the
+    /// request is changed.
+    async fn delete_pipeline(&self, case: &Case) -> Result<Option<Next>, Failed> {
         let pipelines = case.offer.workflows.of(case.subject.scope, Action::Delete);
-        let hash = names::fingerprint(&["delete", &case.subject.uid, &pipeline_hash(pipelines)]);
+        let generation = case.generation().to_string();
+        let spec = case.request.data["spec"].to_string();
+        let inputs = [&case.subject.uid, &pipeline_hash(pipelines), &generation, &spec];
+        let hash = names::fingerprint(&inputs.map(String::as_str));
         let mut wanted = case.wanted(Action::Delete, &hash);
         wanted.pipelines = &pipelines[..pipelines.len().min(1)];
         if wanted.pipelines.is_empty() {
-            return Ok(true);
+            return Ok(None);
         }
         let jobs = self.workflow.jobs(&case.subject, Some(Action::Configure)).await?;
         if jobs.iter().any(|job| JobSeen::of(job).state == JobState::Running) {
-            return Ok(false);
+            return Ok(Some(Next::Change));
         }
-        if is_marked(&case.request.metadata, labels::MANUAL_RECONCILIATION) {
+        if rerun::is_asked(&case.request.metadata) {
             self.workflow.restart(&case.requests, &wanted, case.now).await?;
-            return Ok(false);
+            return Ok(Some(Next::Change));
         }
         let progress = self.workflow.advance(&wanted, case.now).await?;
         let mut draft = case.draft();
         draft.deleting(&progress, &wanted.names());
         self.write(case, draft).await?;
-        Ok(progress.step == Step::Complete)
+        let look = rerun::look_again_at(&progress.step, (None, None), case.now);
+        Ok((progress.step != Step::Complete).then(|| Next::at(look, case.now)))
     }
 
     /// Deletes the request's Works and says what their removal waits for.

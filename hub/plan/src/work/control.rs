@@ -22,6 +22,8 @@ pub struct Control {
     pub message: String,
     /// To wait this long and try again; goes before `suspend`.
     pub retry_after: Option<Duration>,
+    /// How often it is tried at most; then waits double, beginning with `retry_after`.
+    pub attempts_max: Option<i64>,
 }
 
 impl Control {
@@ -40,6 +42,8 @@ struct Written {
     message: String,
     #[serde(default)]
     retry_after: Option<String>,
+    #[serde(default)]
+    max_attempts: Option<Value>,
 }
 
 /// Reads `workflow-control.yaml`; unknown keys are let pass, as in Kratix.
@@ -51,13 +55,20 @@ pub fn read(bytes: &[u8]) -> Result<Control, OutputError> {
     }
     let written: Written =
         serde_json::from_value(value).map_err(|error| wrong(error.to_string()))?;
-    let retry_after = match written.retry_after.filter(|text| !text.is_empty()) {
+    let retry_after = match written.retry_after.as_deref().filter(|text| !text.is_empty()) {
         None => None,
-        Some(text) => Some(duration::parse(&text).ok_or_else(|| {
+        Some(text) => Some(duration::parse(text).ok_or_else(|| {
             wrong(format!("retryAfter: {text:?} is not a duration: write it as 30s or 5m"))
         })?),
     };
-    Ok(Control { suspend: written.suspend, message: written.message, retry_after })
+    let attempts_max = match written.max_attempts {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(value.as_i64().filter(|max| *max > 0).ok_or_else(|| {
+            wrong(format!("maxAttempts: {value} is not a whole number of at least 1"))
+        })?),
+    };
+    let Written { suspend, message, .. } = written;
+    Ok(Control { suspend, message, retry_after, attempts_max })
 }
 
 /// What a pipeline hands over as status, and what it asks of its workflow.

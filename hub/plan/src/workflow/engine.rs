@@ -50,8 +50,8 @@ pub struct JobSeen {
     pub run: Run,
     /// Which try of its pipeline.
     pub attempt: i64,
-    /// When it was created, to the second; and its name, to order those of one second.
-    pub created: (Option<Timestamp>, String),
+    /// When it was created, to the second.
+    pub created: Option<Timestamp>,
     /// How it is doing.
     pub state: JobState,
     /// What went wrong with it so far, where its pods were looked at.
@@ -122,6 +122,13 @@ pub enum Step {
         /// When it is tried again by itself.
         until: Option<Timestamp>,
     },
+    /// The API refuses what the pipeline needs to begin; it is tried again.
+    Refused {
+        /// Which pipeline.
+        index: usize,
+        /// What was to be done, and the API's words.
+        cause: String,
+    },
     /// Nothing until the inputs change or someone asks.
     Failed {
         /// Which pipeline.
@@ -140,6 +147,19 @@ pub struct Progress {
     pub step: Step,
     /// One entry for each pipeline.
     pub pipelines: Vec<PipelineStatus>,
+}
+
+impl Progress {
+    /// Its pipeline could not begin after all.
+    pub fn refused(mut self, index: usize, cause: &str, now: Timestamp) -> Self {
+        let entry = &mut self.pipelines[index];
+        entry.message = Some(cause.to_owned());
+        entry.hash = None;
+        entry.tries = None;
+        move_to(entry, phase::PENDING, now);
+        self.step = Step::Refused { index, cause: cause.to_owned() };
+        self
+    }
 }
 
 /// Decides.
@@ -161,22 +181,15 @@ pub fn next(seen: &Seen<'_>) -> Progress {
     Progress { step, pipelines }
 }
 
-/// The Jobs that are no longer kept: all but the newest `kept_max` ended ones of each pipeline.
-pub fn surplus(jobs: &[JobSeen], kept_max: usize) -> Vec<&str> {
+/// The Jobs that are no longer kept: all but the newest `kept_max` ended ones of each pipeline. The
+/// last one of the present run always stays: status may not speak of it yet.
+pub fn surplus<'a>(jobs: &'a [JobSeen], run: &Run, kept_max: usize) -> Vec<&'a str> {
+    let order = |job: &'a JobSeen| (&job.pipeline, job.run == *run, &job.created, job.attempt);
     let mut ended: Vec<_> = jobs.iter().filter(|job| job.state != JobState::Running).collect();
-    ended.sort_by(|a, b| (&b.pipeline, &b.created).cmp(&(&a.pipeline, &a.created)));
-    let mut surplus = Vec::new();
-    let mut kept = (String::new(), 0);
-    for job in ended {
-        if kept.0 != job.pipeline {
-            kept = (job.pipeline.clone(), 0);
-        }
-        kept.1 += 1;
-        if kept.1 > kept_max {
-            surplus.push(job.name.as_str());
-        }
-    }
-    surplus
+    ended.sort_by(|a, b| order(b).cmp(&order(a)));
+    let of_one = ended.chunk_by(|a, b| a.pipeline == b.pipeline);
+    let gone = of_one.flat_map(|jobs| jobs.iter().skip(kept_max.max(1)));
+    gone.map(|job| job.name.as_str()).collect()
 }
 
 impl JobSeen {
@@ -186,16 +199,15 @@ impl JobSeen {
             let labels = job.metadata.labels.as_ref();
             labels.and_then(|labels| labels.get(key)).cloned().unwrap_or_default()
         };
-        let name = job.metadata.name.clone().unwrap_or_default();
         let created = job.metadata.creation_timestamp.as_ref().map(|time| time.0);
         Self {
             pipeline: label(labels::PIPELINE_NAME),
             run: Run { hash: label(labels::HASH), number: label(RUN_LABEL).parse().unwrap_or(0) },
             attempt: label(ATTEMPT_LABEL).parse().unwrap_or(1),
-            created: (created, name.clone()),
+            created,
             state: state(job),
             trouble: None,
-            name,
+            name: job.metadata.name.clone().unwrap_or_default(),
         }
     }
 }
@@ -233,66 +245,94 @@ fn entry(seen: &Seen<'_>, name: &str) -> PipelineStatus {
     }
 }
 
+/// What follows for one pipeline, all before it having succeeded; `None`: it has succeeded, too.
 fn judge(
     seen: &Seen<'_>,
     index: usize,
     mut entry: PipelineStatus,
 ) -> (Option<Step>, PipelineStatus) {
+    let told = entry.tries;
     let name = seen.pipelines[index];
     let of_run = seen.jobs.iter().filter(|job| job.pipeline == name && job.run == *seen.run);
-    let job = of_run.max_by_key(|job| job.attempt);
+    // A Job before the one that is spoken of says nothing any more; that one was removed.
+    let job = of_run
+        .max_by_key(|job| job.attempt)
+        .filter(|job| told.is_none_or(|told| job.attempt >= told));
+    let Some(job) = job else { return without_job(seen, index, entry) };
+    let is_told = told.is_none_or(|told| job.attempt == told);
+    if is_told && entry.phase == phase::SUSPENDED && job.state != JobState::Running {
+        return suspended(seen, index, job.attempt, entry);
+    }
+    if is_told && entry.phase == phase::FAILED && job.state != JobState::Succeeded {
+        return (Some(failed(index, &job.state, &entry)), entry);
+    }
     let set = |entry: &mut PipelineStatus, to: &str| {
         entry.hash = Some(seen.run.hash.clone());
+        entry.tries = Some(job.attempt);
         move_to(entry, to, seen.now);
     };
-    let running = job.is_some_and(|job| job.state == JobState::Running);
-    if entry.phase == phase::FAILED && !job.is_some_and(|job| job.state == JobState::Succeeded) {
-        let message = entry.message.clone().unwrap_or_default();
-        let reason = job.map(|job| reason(&job.state)).unwrap_or_default();
-        return (Some(Step::Failed { index, reason, message }), entry);
-    }
-    if entry.phase == phase::SUSPENDED && !running {
-        let until = entry.next_retry_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
-        let due = until.is_some_and(|until| until <= seen.now);
-        if seen.suspended && !due {
-            return (Some(Step::Suspended { index, until }), entry);
-        }
-        let attempt = job.map_or(1, |job| job.attempt) + 1;
-        entry.attempts = Some(attempt);
-        entry.next_retry_at = None;
-        entry.message = None;
-        set(&mut entry, phase::RUNNING);
-        return (Some(Step::Start { index, attempt }), entry);
-    }
-    match job.map(|job| &job.state) {
-        Some(JobState::Succeeded) => {
+    match &job.state {
+        JobState::Succeeded => {
             entry.message = None;
+            entry.attempts = None;
+            entry.next_retry_at = None;
             set(&mut entry, phase::SUCCEEDED);
             (None, entry)
         }
-        None if entry.phase == phase::SUCCEEDED => (None, entry),
-        Some(JobState::Running) => {
-            if entry.phase != phase::SUSPENDED {
-                if let Some(trouble) = job.and_then(|job| job.trouble.as_ref()) {
-                    entry.message = Some(trouble.so_far());
-                }
-                set(&mut entry, phase::RUNNING);
-            }
+        JobState::Running if is_told && entry.phase == phase::SUSPENDED => {
             (Some(Step::Running { index }), entry)
         }
-        Some(state @ JobState::Failed { .. }) => {
-            let trouble = job.and_then(|job| job.trouble.as_ref());
-            let message = why_given_up(state, trouble, entry.message.take());
-            entry.message = Some(message.clone());
+        JobState::Running => {
+            entry.message = job.trouble.as_ref().map(Trouble::so_far).or(entry.message);
+            entry.next_retry_at = None;
+            set(&mut entry, phase::RUNNING);
+            (Some(Step::Running { index }), entry)
+        }
+        state @ JobState::Failed { .. } => {
+            entry.message = Some(why_given_up(state, job.trouble.as_ref(), entry.message.take()));
             set(&mut entry, phase::FAILED);
-            (Some(Step::Failed { index, reason: reason(state), message }), entry)
+            (Some(failed(index, state, &entry)), entry)
         }
-        Some(JobState::Stopped) => {
-            let attempt = job.map_or(1, |job| job.attempt) + 1;
-            start(seen, index, attempt, entry)
-        }
-        None => start(seen, index, entry.attempts.unwrap_or(1), entry),
+        JobState::Stopped => start(seen, index, job.attempt + 1, entry),
     }
+}
+
+/// As [`judge`], where there is no Job (any more) that could say how it went.
+fn without_job(
+    seen: &Seen<'_>,
+    index: usize,
+    entry: PipelineStatus,
+) -> (Option<Step>, PipelineStatus) {
+    let tries = entry.tries.unwrap_or(1);
+    match entry.phase.as_str() {
+        phase::SUCCEEDED => (None, entry),
+        phase::FAILED => (Some(failed(index, &JobState::Stopped, &entry)), entry),
+        phase::SUSPENDED => suspended(seen, index, tries, entry),
+        _ => start(seen, index, tries, entry),
+    }
+}
+
+/// It waits until its label is taken or its time has come, and is then tried again.
+fn suspended(
+    seen: &Seen<'_>,
+    index: usize,
+    tries: i64,
+    entry: PipelineStatus,
+) -> (Option<Step>, PipelineStatus) {
+    let until = entry.next_retry_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+    let is_due = until.is_some_and(|until| until <= seen.now);
+    if seen.suspended && !is_due {
+        return (Some(Step::Suspended { index, until }), entry);
+    }
+    start(seen, index, tries + 1, entry)
+}
+
+fn failed(index: usize, state: &JobState, entry: &PipelineStatus) -> Step {
+    let reason = match state {
+        JobState::Failed { reason, .. } if reason == IMAGE_NOT_RUNNABLE => reason.clone(),
+        _ => String::new(),
+    };
+    Step::Failed { index, reason, message: entry.message.clone().unwrap_or_default() }
 }
 
 fn start(
@@ -305,8 +345,9 @@ fn start(
         return (Some(Step::Await { job: job.name.clone() }), pending(entry, seen));
     }
     entry.hash = Some(seen.run.hash.clone());
-    entry.attempts = (attempt > 1).then_some(attempt);
+    entry.tries = Some(attempt);
     entry.message = None;
+    entry.next_retry_at = None;
     move_to(&mut entry, phase::RUNNING, seen.now);
     (Some(Step::Start { index, attempt }), entry)
 }
@@ -320,6 +361,7 @@ fn pending(mut entry: PipelineStatus, seen: &Seen<'_>) -> PipelineStatus {
     entry.hash = None;
     entry.next_retry_at = None;
     entry.attempts = None;
+    entry.tries = None;
     move_to(&mut entry, phase::PENDING, seen.now);
     entry
 }
@@ -340,13 +382,6 @@ fn why_given_up(state: &JobState, trouble: Option<&Trouble>, before: Option<Stri
         (IMAGE_NOT_RUNNABLE, _) | (_, None) => message.clone(),
         ("DeadlineExceeded", Some(told)) => format!("{message}; {told}"),
         (_, Some(told)) => told,
-    }
-}
-
-fn reason(state: &JobState) -> String {
-    match state {
-        JobState::Failed { reason, .. } if reason == IMAGE_NOT_RUNNABLE => reason.clone(),
-        _ => String::new(),
     }
 }
 

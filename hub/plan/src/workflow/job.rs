@@ -10,7 +10,7 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{Container, EnvVar, VolumeMount},
 };
-use muster_api::{ADAPTER_IMAGE, Pipeline, labels};
+use muster_api::{ADAPTER_IMAGE, FLEET_GROUP, Pipeline, labels};
 use serde_json::{Value, json};
 
 use super::{Action, Scope, Subject, access, engine::Run};
@@ -109,9 +109,11 @@ impl Turn<'_> {
         serde_json::from_value(job)
     }
 
-    /// The author's labels first: none of them can replace one of ours.
+    /// The author's labels first: none of them can replace one of ours, or take the place of one
+    /// that this Job does not have.
     fn labels(&self) -> BTreeMap<String, String> {
         let mut all = self.pipeline().metadata.labels.clone();
+        all.retain(|key, _| !is_hubs_label(key));
         all.extend(self.subject.labels());
         let own = [
             (labels::WORKFLOW_ACTION, self.action.as_str().to_owned()),
@@ -266,6 +268,12 @@ impl Turn<'_> {
         }
         Ok(volumes)
     }
+}
+
+/// Whether a label is one by which the hub finds what is whose.
+fn is_hubs_label(key: &str) -> bool {
+    let Some((prefix, _)) = key.split_once('/') else { return false };
+    prefix == "kratix.io" || prefix.ends_with(".kratix.io") || prefix == FLEET_GROUP
 }
 
 fn variable(name: &str, value: &str) -> EnvVar {

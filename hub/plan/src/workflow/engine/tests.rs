@@ -10,9 +10,8 @@ fn run(hash: &str) -> Run {
 
 fn job(pipeline: &str, hash: &str, state: JobState) -> JobSeen {
     let name = format!("{pipeline}-{hash}");
-    let created = (None, name.clone());
     let (pipeline, run) = (pipeline.to_owned(), run(hash));
-    JobSeen { name, pipeline, run, attempt: 1, created, state, trouble: None }
+    JobSeen { name, pipeline, run, attempt: 1, created: None, state, trouble: None }
 }
 
 fn decide(jobs: &[JobSeen], recorded: &[PipelineStatus], suspended: bool) -> Progress {
@@ -98,25 +97,93 @@ fn what_went_wrong_is_told_while_tries_go_on_and_in_the_end() {
     assert_eq!(well.pipelines[0].message, None);
 }
 
-#[test]
-fn a_suspended_pipeline_waits_for_its_label_or_its_time() {
-    let entry = PipelineStatus {
+fn suspended(tries: i64) -> PipelineStatus {
+    PipelineStatus {
         name: "first".into(),
         phase: phase::SUSPENDED.into(),
         hash: Some("h".into()),
+        tries: Some(tries),
         ..PipelineStatus::default()
-    };
+    }
+}
+
+#[test]
+fn a_suspended_pipeline_waits_for_its_label_or_its_time() {
+    let entry = suspended(1);
     let jobs = [job("first", "h", JobState::Succeeded)];
     let held = decide(&jobs, std::slice::from_ref(&entry), true);
     assert_eq!(held.step, Step::Suspended { index: 0, until: None });
     let released = decide(&jobs, std::slice::from_ref(&entry), false);
     assert_eq!(released.step, Step::Start { index: 0, attempt: 2 });
+    assert_eq!(released.pipelines[0].tries, Some(2));
+    // Its Jobs may have been removed meanwhile.
+    assert_eq!(decide(&[], std::slice::from_ref(&entry), false), released);
     let due = PipelineStatus { next_retry_at: Some("1970-01-01T00:00:00Z".into()), ..entry };
     assert_eq!(decide(&jobs, &[due], true).step, Step::Start { index: 0, attempt: 2 });
 }
 
 #[test]
+fn a_resumed_pipeline_runs_once_though_status_still_says_that_it_waits() {
+    let second = |state| JobSeen { attempt: 2, ..job("first", "h", state) };
+    let first = job("first", "h", JobState::Succeeded);
+    // The hub died between the Job and the status.
+    let running = decide(&[first.clone(), second(JobState::Running)], &[suspended(1)], false);
+    assert_eq!(running.step, Step::Running { index: 0 });
+    assert_eq!((phases(&running)[0], running.pipelines[0].tries), ("Running", Some(2)));
+    let ended = decide(&[first.clone(), second(JobState::Succeeded)], &[suspended(1)], false);
+    assert_eq!(ended.step, Step::Start { index: 1, attempt: 1 });
+    // The Job that is spoken of was removed while it ran: the one before it says nothing.
+    let lost = decide(&[first], &running.pipelines, false);
+    assert_eq!(lost.step, Step::Start { index: 0, attempt: 2 });
+}
+
+#[test]
+fn attempts_are_kept_while_it_is_tried_again_and_gone_when_it_has_succeeded() {
+    let entry = PipelineStatus {
+        attempts: Some(3),
+        next_retry_at: Some("1970-01-01T00:00:00Z".into()),
+        ..suspended(3)
+    };
+    let third = JobSeen { attempt: 3, ..job("first", "h", JobState::Succeeded) };
+    let again = decide(std::slice::from_ref(&third), &[entry], true);
+    assert_eq!(again.step, Step::Start { index: 0, attempt: 4 });
+    let told = &again.pipelines[0];
+    assert_eq!((told.attempts, told.next_retry_at.as_deref()), (Some(3), None));
+    let fourth = JobSeen { attempt: 4, ..third.clone() };
+    let done = decide(&[third, fourth], &again.pipelines, false);
+    assert_eq!((phases(&done)[0], done.pipelines[0].attempts), ("Succeeded", None));
+}
+
+#[test]
+fn what_the_api_refuses_is_told_and_has_not_begun() {
+    let now = Timestamp::UNIX_EPOCH;
+    let begun = decide(&[], &[], false);
+    let refused = begun.refused(0, "failed to create Job a: no", now);
+    let cause = "failed to create Job a: no".to_owned();
+    assert_eq!(refused.step, Step::Refused { index: 0, cause: cause.clone() });
+    assert_eq!(refused.pipelines[0].message, Some(cause));
+    assert_eq!(phases(&refused), ["Pending", "Pending"]);
+    let again = decide(&[], &refused.pipelines, false);
+    assert_eq!(again.step, Step::Start { index: 0, attempt: 1 });
+}
+
+#[test]
 fn the_newest_ended_jobs_of_each_pipeline_are_kept() {
-    let jobs: Vec<_> = (0..7).map(|i| job("first", &i.to_string(), JobState::Succeeded)).collect();
-    assert_eq!(surplus(&jobs, 5), ["first-1", "first-0"]);
+    let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
+    let jobs: Vec<_> = (0..7)
+        .map(|i| JobSeen { created: at(i), ..job("first", &i.to_string(), JobState::Succeeded) })
+        .collect();
+    assert_eq!(surplus(&jobs, &run("6"), 5), ["first-1", "first-0"]);
+    // Another pipeline's are counted apart, and what runs is not counted.
+    let mut all = jobs.clone();
+    all[0].pipeline = "second".to_owned();
+    all[1].state = JobState::Running;
+    assert!(surplus(&all, &run("6"), 5).is_empty());
+    // The last one of the present run stays, though it was created in the same second as others.
+    let same: Vec<_> = jobs.iter().map(|job| JobSeen { created: at(1), ..job.clone() }).collect();
+    for present in ["0", "3", "6"] {
+        let gone = surplus(&same, &run(present), 0);
+        assert_eq!(gone.len(), 6);
+        assert!(!gone.contains(&format!("first-{present}").as_str()), "{present}: {gone:?}");
+    }
 }
