@@ -21,7 +21,7 @@ use muster_api::{
 };
 use muster_plan::{
     admit::{self, Refusal},
-    promise::{Offer, status},
+    promise::{self, Offer, status},
     workflow::Scope,
 };
 use serde::de::DeserializeOwned;
@@ -155,10 +155,13 @@ impl Admission {
         self.try_jobs(&offer).await?;
         let missing = self.missing_namespace(&offer).await?;
         let promises: Api<Promise> = Api::all(self.client.clone());
+        let revisions: Api<PromiseRevision> = Api::all(self.client.clone());
         let mut states = Vec::new();
         for required in &promise.spec.required_promises {
             let found = promises.get_opt(&required.name).await.map_err(unavailable)?;
-            states.push(status::requirement(required, found.as_ref()));
+            let revision = promise::revision_name(&required.name, &required.version);
+            let revision = revisions.get_opt(&revision).await.map_err(unavailable)?;
+            states.push(status::requirement(required, found.as_ref(), revision.is_some()));
         }
         let warnings = admit::promise_warnings(&promise, &states);
         Ok(missing.into_iter().chain(warnings).collect())

@@ -170,7 +170,13 @@ fn admission_rules() -> Value {
         rule(&[""], &["namespaces"], &["get"]),
         rule(
             &["platform.kratix.io"],
-            &["promises", "destinations", "gitstatestores", "bucketstatestores"],
+            &[
+                "promises",
+                "promiserevisions",
+                "destinations",
+                "gitstatestores",
+                "bucketstatestores",
+            ],
             &READ
         ),
         rule(&["fleet.muster.dev"], &["agents"], &READ),

@@ -2,6 +2,7 @@
 
 mod installed;
 mod removal;
+mod requirements;
 
 use std::sync::Arc;
 
@@ -208,26 +209,6 @@ impl Promises {
         Ok(case)
     }
 
-    async fn judge_requirements(&self, case: &Case, draft: &mut Draft) -> Result<bool, Failed> {
-        let required = &case.promise.spec.required_promises;
-        if required.is_empty() {
-            draft.set("requiredPromises", json!(null));
-        }
-        let api: Api<Promise> = Api::all(self.client.clone());
-        let mut states = Vec::with_capacity(required.len());
-        for required in required {
-            let found = api.get_opt(&required.name).await;
-            let found = found.map_err(Failed::to(format!("read Promise {}", required.name)))?;
-            states.push(status::requirement(required, found.as_ref()));
-        }
-        let verdict = status::requirements(&states);
-        if !states.is_empty() {
-            draft.set("requiredPromises", json!(states));
-        }
-        draft.judge(&verdict);
-        Ok(verdict.truth == Truth::True)
-    }
-
     async fn prune(&self, case: &Case, names: &[&str]) -> Result<(), Failed> {
         let api = self.works_api(case);
         for work in self.works(case).await? {
@@ -280,6 +261,7 @@ impl Promises {
         let old = &case.object.data["status"];
         let observed = old["observedGeneration"] != status["observedGeneration"];
         let turned = can != status::available(&case.promise);
+        let upgraded = old["version"] != status["version"];
         objects::write_status(&case.api, &case.object, &status).await?;
         if turned {
             let about = workflow::reference(&case.subject, &case.object);
@@ -289,21 +271,12 @@ impl Promises {
                 let note = "Promise no longer available: Requirements have changed";
                 self.events.warning(&about, "Unavailable", note).await;
             }
+        }
+        if turned || observed || upgraded {
             self.wake_dependants(&case.subject.promise).await?;
         }
         if turned || observed {
             self.kinds.wake(&case.subject.promise);
-        }
-        Ok(())
-    }
-
-    async fn wake_dependants(&self, name: &str) -> Result<(), Failed> {
-        let api: Api<Promise> = Api::all(self.client.clone());
-        let listed = api.list(&kube::api::ListParams::default()).await;
-        for promise in listed.map_err(Failed::to("list Promises"))?.items {
-            if promise.spec.required_promises.iter().any(|required| required.name == name) {
-                self.triggers.look_at(promise.name_any()).await;
-            }
         }
         Ok(())
     }

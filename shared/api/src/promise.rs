@@ -134,6 +134,9 @@ pub struct PromiseStatus {
     /// The state of each requirement.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub required_promises: Vec<RequiredPromiseStatus>,
+    /// Who requires it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required_by: Vec<RequiredBy>,
     /// When it was last available (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_available_time: Option<String>,
@@ -152,6 +155,27 @@ pub struct RequiredPromiseStatus {
     pub version: String,
     /// Kratix's words, such as "Requirement installed".
     pub state: String,
+}
+
+/// A Promise that requires this one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RequiredBy {
+    /// Who.
+    pub promise: NamedVersion,
+    /// Which version it asks for; empty for any.
+    #[serde(default)]
+    pub required_version: String,
+}
+
+/// A Promise at a version.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NamedVersion {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    #[serde(default)]
+    pub version: String,
 }
 
 /// What Kratix keeps under `status.kratix`; pipelines may not write it.

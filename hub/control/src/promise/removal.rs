@@ -55,6 +55,7 @@ impl Promises {
         if !case.object.finalizers().iter().any(|held| own(&held)) {
             return Ok(Next::Change);
         }
+        self.wake_dependants(&case.subject.promise).await?;
         // The definition goes before the rights over its requests: where it is gone, there is
         // nothing to list, and perhaps no right to.
         let api = match &case.offer.api {
@@ -92,6 +93,7 @@ impl Promises {
         let metadata = Map::from_iter([("finalizers".to_owned(), json!(kept))]);
         objects::patch_metadata(&case.api, &case.object, metadata).await?;
         self.wake_dependants(&case.subject.promise).await?;
+        self.wake_required(case).await;
         Ok(Next::Change)
     }
 

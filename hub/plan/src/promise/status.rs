@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use muster_api::{
     Promise,
     conditions::{self, Truth, Verdict, kind},
-    promise::{RequiredPromise, RequiredPromiseStatus},
+    promise::{NamedVersion, RequiredBy, RequiredPromise, RequiredPromiseStatus},
 };
 
 /// A requirement that is met.
@@ -13,16 +13,22 @@ const REQUIREMENT_NOT_INSTALLED: &str = "Requirement not installed";
 const REQUIREMENT_OTHER_VERSION: &str = "Requirement not installed at the specified version";
 const REQUIREMENT_NOT_AVAILABLE: &str = "Requirement not available";
 
-/// How one requirement stands, seen the Promise of its name (if there is one).
-pub fn requirement(required: &RequiredPromise, found: Option<&Promise>) -> RequiredPromiseStatus {
+/// How one requirement stands, seen the Promise of its name (if there is one) and whether there is
+/// a revision of the version that is asked for: a Promise that has been upgraded past it serves
+/// those that were bound to it, and so still fulfils what needs it.
+pub fn requirement(
+    required: &RequiredPromise,
+    found: Option<&Promise>,
+    has_revision: bool,
+) -> RequiredPromiseStatus {
+    let is_there = |promise: &Promise| {
+        let any = required.version.is_empty();
+        any || has_revision || super::version(promise) == required.version
+    };
     let state = match found {
         None => REQUIREMENT_NOT_INSTALLED,
-        Some(promise)
-            if !required.version.is_empty() && super::version(promise) != required.version =>
-        {
-            REQUIREMENT_OTHER_VERSION
-        }
-        Some(promise) if !available(promise) => REQUIREMENT_NOT_AVAILABLE,
+        Some(promise) if !is_there(promise) => REQUIREMENT_OTHER_VERSION,
+        Some(promise) if !available(promise) || is_leaving(promise) => REQUIREMENT_NOT_AVAILABLE,
         Some(_) => REQUIREMENT_INSTALLED,
     };
     RequiredPromiseStatus {
@@ -36,6 +42,45 @@ pub fn requirement(required: &RequiredPromise, found: Option<&Promise>) -> Requi
 pub fn available(promise: &Promise) -> bool {
     let status = promise.status.as_ref();
     status.is_some_and(|status| conditions::is_true(&status.conditions, kind::AVAILABLE))
+}
+
+/// Who requires a Promise: `status.requiredBy`, by name.
+pub fn required_by(name: &str, all: &[Promise]) -> Vec<RequiredBy> {
+    let staying = all.iter().filter(|promise| !is_leaving(promise));
+    let mut found: Vec<_> = staying
+        .flat_map(|promise| promise.spec.required_promises.iter().map(move |it| (promise, it)))
+        .filter(|(_, required)| required.name == name)
+        .map(|(promise, required)| RequiredBy {
+            promise: NamedVersion {
+                name: promise.metadata.name.clone().unwrap_or_default(),
+                version: super::version(promise).to_owned(),
+            },
+            required_version: required.version.clone(),
+        })
+        .collect();
+    found.sort_by(|a, b| a.promise.name.cmp(&b.promise.name));
+    found
+}
+
+/// The Promises that must look again at who requires them, `required` being those of the present
+/// spec as they are: those that do not name this one as it is now, and those that it no longer
+/// requires.
+pub fn to_tell(promise: &Promise, required: &[Promise]) -> Vec<String> {
+    let name_of = |promise: &Promise| promise.metadata.name.clone().unwrap_or_default();
+    let me = std::slice::from_ref(promise);
+    let unaware = required.iter().filter(|required| {
+        let told = required.status.as_ref().map(|status| status.required_by.as_slice());
+        let told = told.unwrap_or_default();
+        required_by(&name_of(required), me).iter().any(|wanted| !told.contains(wanted))
+    });
+    let before = promise.status.iter().flat_map(|status| &status.required_promises);
+    let spec = &promise.spec.required_promises;
+    let dropped = before.filter(|before| !spec.iter().any(|now| now.name == before.name));
+    unaware.map(name_of).chain(dropped.map(|it| it.name.clone())).collect()
+}
+
+fn is_leaving(promise: &Promise) -> bool {
+    promise.metadata.deletion_timestamp.is_some()
 }
 
 /// The condition `RequirementsFulfilled`.
@@ -77,3 +122,6 @@ pub fn last_available(promise: &Promise, now: Timestamp) -> String {
     let held = promise.status.as_ref().and_then(|status| status.last_available_time.clone());
     held.filter(|_| available(promise)).unwrap_or_else(|| crate::request::seconds(now))
 }
+
+#[cfg(test)]
+mod tests;
