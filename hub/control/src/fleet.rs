@@ -22,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     ClientFor,
-    agents::{self, AgentKeeper, Enrolling, Sessions},
+    agents::{AT_ONCE as AGENTS_AT_ONCE, AgentKeeper, Enrolling, Sessions},
     assign::Assignments,
     content::{ContentStore, SWEEP_GRACE},
     events::Events,
+    owner::Wakes,
     queue::{Queue, Triggers, chain, queue},
     schedule::{self, Scheduler},
     shelf::ObjectKey,
@@ -53,30 +54,38 @@ pub struct Fleet {
     keeper: AgentKeeper,
     stores: Stores,
     queues: Queues,
+    observer: Observer,
     clock: Clock,
 }
 
 struct Queues {
-    schedule: (Triggers<ObjectKey>, Queue<ObjectKey>),
-    placements: (Triggers<ObjectKey>, Queue<ObjectKey>),
-    works: (Triggers<ObjectKey>, Queue<ObjectKey>),
-    agents: (Triggers<String>, Queue<String>),
+    schedule: Queue<ObjectKey>,
+    placements: Queue<ObjectKey>,
+    works: Queue<ObjectKey>,
+    agents: Queue<String>,
 }
 
 impl Fleet {
-    /// Builds everything; nothing is read or written before [`Fleet::run`].
+    /// Builds everything; nothing is read or written before [`Fleet::run`]. It wakes no Promise and
+    /// no request.
     pub fn build(client_for: &ClientFor, stores_dir: PathBuf, clock: &Clock) -> Self {
-        let queues = Queues {
-            schedule: queue(clock),
-            placements: queue(clock),
-            works: queue(clock),
-            agents: queue(clock),
-        };
+        Self::waking(client_for, stores_dir, Wakes::of_nobody(clock), clock)
+    }
+
+    /// As [`Fleet::build`], with the owners of Works to wake.
+    pub(crate) fn waking(
+        client_for: &ClientFor,
+        stores_dir: PathBuf,
+        wakes: Wakes,
+        clock: &Clock,
+    ) -> Self {
+        let (schedule, placements) = (queue(clock), queue(clock));
+        let (works, agents) = (queue(clock), queue(clock));
         let world = Arc::new(World::new());
         let content = ContentStore::new(client_for("content"), clock.clone());
         let assignments = Assignments::new(client_for("assign"), content.clone());
         let sessions = Arc::new(Sessions::new(clock.clone()));
-        let reports = Reports::new(queues.placements.0.clone());
+        let reports = Reports::new(placements.0.clone());
         let stores = Stores::new(StoresConfig {
             client: client_for("stores"),
             world: world.clone(),
@@ -85,6 +94,23 @@ impl Fleet {
             dir: stores_dir,
             clock: clock.clone(),
         });
+        let heads = Heads {
+            schedule: schedule.0,
+            placements: placements.0,
+            works: works.0,
+            agents: agents.0,
+            wakes,
+            assignments: assignments.clone(),
+            stores: stores.clone(),
+            released: Arc::new(Notify::new()),
+        };
+        let observer = Observer { world: world.clone(), heads };
+        let queues = Queues {
+            schedule: schedule.1,
+            placements: placements.1,
+            works: works.1,
+            agents: agents.1,
+        };
         Self {
             watches: client_for("schedule"),
             scheduler: Scheduler { client: client_for("schedule"), world: world.clone() },
@@ -109,8 +135,14 @@ impl Fleet {
             sessions,
             stores,
             queues,
+            observer,
             clock: clock.clone(),
         }
+    }
+
+    /// Where a Work that was written is told of before a watch shows it.
+    pub(crate) fn observer(&self) -> Observer {
+        self.observer.clone()
     }
 
     /// Where the bytes of files are.
@@ -141,17 +173,9 @@ impl Fleet {
     /// Runs until `shutdown`; what is being written then is finished first.
     pub async fn run(self, shutdown: CancellationToken) {
         let Self { watches, world, content, assignments, sessions, enrolling: _, .. } = self;
-        let Self { scheduler, status, keeper, stores, queues, clock, .. } = self;
-        let released = Arc::new(Notify::new());
-        let heads = Heads {
-            schedule: queues.schedule.0,
-            placements: queues.placements.0,
-            works: queues.works.0,
-            agents: queues.agents.0.clone(),
-            assignments: assignments.clone(),
-            stores: stores.clone(),
-            released: released.clone(),
-        };
+        let Self { scheduler, status, keeper, stores, queues, observer, clock, .. } = self;
+        let Queues { schedule, placements, works, agents } = queues;
+        let (released, heard) = (observer.heads.released.clone(), observer.heads.agents.clone());
         let mut tasks = JoinSet::new();
         let until = |task: BoxFuture<'static, ()>| {
             let shutdown = shutdown.clone();
@@ -159,14 +183,12 @@ impl Fleet {
                 let _ended_early = shutdown.run_until_cancelled(task).await;
             }
         };
-        tasks.spawn(until(Box::pin(observe(watches, world.clone(), heads))));
+        tasks.spawn(until(Box::pin(observer.observe(watches))));
         tasks.spawn(until(Box::pin(open(world, assignments, clock.clone()))));
-        tasks.spawn(until(Box::pin(async move { sessions.tell(queues.agents.0).await })));
+        tasks.spawn(until(Box::pin(async move { sessions.tell(heard).await })));
         tasks.spawn(until(Box::pin(sweep(content, released, clock))));
         tasks.spawn(stores.run(shutdown.clone()));
         let end = || shutdown.clone();
-        let (schedule, placements, works) =
-            (queues.schedule.1, queues.placements.1, queues.works.1);
         let place = move |key| scheduler.clone().reconcile(key);
         tasks.spawn(schedule.run(schedule::AT_ONCE, place, end()));
         let writer = status.clone();
@@ -174,7 +196,7 @@ impl Fleet {
         tasks.spawn(placements.run(status::AT_ONCE, write, end()));
         tasks.spawn(works.run(status::AT_ONCE, move |key| status.clone().work(key), end()));
         let keep = move |name| keeper.clone().reconcile(name);
-        tasks.spawn(queues.agents.1.run(agents::AT_ONCE, keep, end()));
+        tasks.spawn(agents.run(AGENTS_AT_ONCE, keep, end()));
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a controller ended unexpectedly");
@@ -183,34 +205,52 @@ impl Fleet {
     }
 }
 
+/// Takes in what is seen, and passes on what it affects.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    pub(crate) world: Arc<World>,
+    heads: Heads,
+}
+
 /// Who hears of events.
+#[derive(Clone)]
 struct Heads {
     schedule: Triggers<ObjectKey>,
     placements: Triggers<ObjectKey>,
     works: Triggers<ObjectKey>,
     agents: Triggers<String>,
+    wakes: Wakes,
     assignments: Assignments,
     stores: Stores,
     released: Arc<Notify>,
 }
 
-/// Follows the kinds. Assignments come first: they are what an agent waits for.
-async fn observe(client: Client, world: Arc<World>, heads: Heads) {
-    let events = stream::select_all([
-        events(Api::<Work>::all(client.clone())).map(Seen::Work).boxed(),
-        events(Api::<WorkPlacement>::all(client.clone())).map(Seen::Placement).boxed(),
-        events(Api::<Destination>::all(client.clone())).map(Seen::Destination).boxed(),
-        events(Api::<Agent>::all(client.clone())).map(Seen::Agent).boxed(),
-        events(Api::<GitStateStore>::all(client.clone())).map(Seen::GitStore).boxed(),
-        events(Api::<BucketStateStore>::all(client)).map(Seen::BucketStore).boxed(),
-    ]);
-    let mut events = events.ready_chunks(EVENTS_AT_ONCE);
-    while let Some(batch) = events.next().await {
+impl Observer {
+    /// A Work was just written: it is placed without waiting for the watch.
+    pub(crate) async fn saw(&self, work: Work) {
         let mut affected = Affected::default();
-        for seen in batch {
-            world.take(seen, &mut affected);
+        self.world.saw(work, &mut affected);
+        self.heads.pass_on(affected).await;
+    }
+
+    /// Follows the kinds. Assignments come first: they are what an agent waits for.
+    async fn observe(self, client: Client) {
+        let events = stream::select_all([
+            events(Api::<Work>::all(client.clone())).map(Seen::Work).boxed(),
+            events(Api::<WorkPlacement>::all(client.clone())).map(Seen::Placement).boxed(),
+            events(Api::<Destination>::all(client.clone())).map(Seen::Destination).boxed(),
+            events(Api::<Agent>::all(client.clone())).map(Seen::Agent).boxed(),
+            events(Api::<GitStateStore>::all(client.clone())).map(Seen::GitStore).boxed(),
+            events(Api::<BucketStateStore>::all(client)).map(Seen::BucketStore).boxed(),
+        ]);
+        let mut events = events.ready_chunks(EVENTS_AT_ONCE);
+        while let Some(batch) = events.next().await {
+            let mut affected = Affected::default();
+            for seen in batch {
+                self.world.take(seen, &mut affected);
+            }
+            self.heads.pass_on(affected).await;
         }
-        heads.pass_on(affected).await;
     }
 }
 
@@ -232,6 +272,9 @@ impl Heads {
         }
         for name in affected.agents {
             self.agents.look_at(name).await;
+        }
+        for owner in affected.owners {
+            self.wakes.look_at(owner).await;
         }
         if affected.released {
             self.released.notify_one();

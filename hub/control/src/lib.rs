@@ -10,10 +10,12 @@ mod assign;
 pub mod content;
 mod events;
 pub mod fleet;
+mod jobs;
 mod manifests;
 mod objects;
 mod offers;
 mod options;
+mod owner;
 mod promise;
 mod queue;
 mod request;
@@ -70,11 +72,14 @@ impl Control {
     pub fn build(config: ControlConfig) -> Self {
         let ControlConfig { client_for, stores_dir, clock, options } = config;
         let options = Chosen::new(options);
+        let queues = offers::Queues::build(&client_for, &clock, options.clone());
+        let fleet = Fleet::waking(&client_for, stores_dir, queues.wakes(), &clock);
+        let observer = fleet.observer();
         Self {
-            fleet: Fleet::build(&client_for, stores_dir, &clock),
-            offers: Offers::build(&client_for, &clock, options.clone()),
+            offers: queues.observing(observer.clone()),
+            fleet,
             admission: Admission::new(client_for(manifests::identity::ADMISSION), options),
-            results: Results::new(client_for(manifests::identity::RESULTS), clock),
+            results: Results::new(client_for(manifests::identity::RESULTS), observer, clock),
         }
     }
 

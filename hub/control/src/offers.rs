@@ -2,96 +2,135 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Pod},
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use futures::{FutureExt, future::BoxFuture};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
-use muster_api::{Promise, Work, WorkPlacement, labels};
+use muster_api::{Promise, labels};
 use muster_daemon::Clock;
-use muster_plan::workflow::trouble::Trouble;
-use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     ClientFor,
+    fleet::Observer,
+    jobs::Jobs,
     manifests::identity,
     objects::follow,
     options::Chosen,
+    owner::Wakes,
     promise::{self, Promises},
-    queue::{Queue, Triggers, queue},
+    queue::{Next, Queue, Triggers, queue},
     request::{self, Kinds, RequestKey, Requests},
+    world::World,
 };
 
-/// The controllers of Promises and requests.
-pub(crate) struct Offers {
-    promise_client: Client,
-    request_client: Client,
-    promises: (Triggers<String>, Queue<String>),
-    requests: (Triggers<RequestKey>, Queue<RequestKey>),
+/// The two queues of Promises and requests, and the ways to them.
+pub(crate) struct Queues {
+    clients: (Client, Client),
+    wakes: Wakes,
+    promises: Queue<String>,
+    requests: Queue<RequestKey>,
     clock: Clock,
     options: Chosen,
 }
 
-/// What a changed object wakes.
-enum Woken {
-    Promise(String),
-    Request(RequestKey),
+/// The controllers of Promises and requests.
+pub(crate) struct Offers {
+    queues: Queues,
+    observer: Observer,
 }
 
-impl Offers {
+impl Queues {
     pub(crate) fn build(client_for: &ClientFor, clock: &Clock, options: Chosen) -> Self {
+        let (promises, requests) = (queue(clock), queue(clock));
         Self {
-            promise_client: client_for(identity::PROMISE),
-            request_client: client_for(identity::REQUEST),
-            promises: queue(clock),
-            requests: queue(clock),
+            clients: (client_for(identity::PROMISE), client_for(identity::REQUEST)),
+            wakes: Wakes { promises: promises.0, requests: requests.0 },
+            promises: promises.1,
+            requests: requests.1,
             clock: clock.clone(),
             options,
         }
     }
 
+    /// The ways to the queues.
+    pub(crate) fn wakes(&self) -> Wakes {
+        self.wakes.clone()
+    }
+
+    /// The controllers, with what is observed of Works.
+    pub(crate) fn observing(self, observer: Observer) -> Offers {
+        Offers { queues: self, observer }
+    }
+}
+
+impl Offers {
     /// Runs until `shutdown`; what is being reconciled then is finished first.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let Self { promise_client, request_client, promises, requests, clock, options } = self;
-        let (promise_triggers, promise_queue) = promises;
-        let (request_triggers, request_queue) = requests;
+        let Self { queues, observer } = self;
+        let Queues { clients, wakes, promises, requests, clock, options } = queues;
+        let (promise_client, request_client) = clients;
         let kinds = Kinds::new(
             request_client.clone(),
-            request_triggers.clone(),
-            promise_triggers.clone(),
+            wakes.requests.clone(),
+            wakes.promises.clone(),
             shutdown.clone(),
         );
+        let jobs = Arc::new(Jobs::new());
         let wake = Wake {
             client: promise_client.clone(),
-            promises: promise_triggers.clone(),
-            requests: request_triggers,
-            clock: clock.clone(),
+            promises: wakes.promises.clone(),
             shutdown: shutdown.clone(),
         };
-        let promises = Arc::new(Promises::new(
-            promise_client,
-            kinds.clone(),
-            promise_triggers,
+        let seen = (observer.world.clone(), jobs.clone());
+        let offered = Arc::new(Promises::new(
+            promise_client.clone(),
+            (observer, jobs.clone()),
+            (kinds.clone(), wakes.promises.clone()),
             options.clone(),
             clock.clone(),
         ));
-        let requests = Arc::new(Requests::new(request_client, options.clone(), clock));
-        let reconcile_promise = move |name| promises.clone().reconcile(name);
-        let reconcile_request = move |key| requests.clone().reconcile(key);
+        let asked = Arc::new(Requests::new(request_client, seen.clone(), options.clone(), clock));
+        let (world, jobs_seen) = seen;
+        let loaded = Loaded { world, jobs: jobs_seen, shutdown: shutdown.clone() };
+        let reconcile_promise = loaded.first(move |name| offered.clone().reconcile(name));
+        let reconcile_request = loaded.first(move |key| asked.clone().reconcile(key));
         tokio::join!(
-            promise_queue.run(promise::AT_ONCE, reconcile_promise, shutdown.clone()),
-            request_queue.run(request::AT_ONCE, reconcile_request, shutdown.clone()),
+            promises.run(promise::AT_ONCE, reconcile_promise, shutdown.clone()),
+            requests.run(request::AT_ONCE, reconcile_request, shutdown.clone()),
             wake.on_promises(),
             wake.on_definitions(),
-            wake.on::<Job>(),
-            wake.on::<Work>(),
-            wake.on::<WorkPlacement>(),
-            wake.on_troubled_pods(),
+            shutdown.run_until_cancelled(jobs.follow(promise_client, wakes)),
             kinds.wake_all_on(options.changes(), shutdown.clone()),
         );
         kinds.ended().await;
+    }
+}
+
+/// Nothing is decided before everything was seen once.
+#[derive(Clone)]
+struct Loaded {
+    world: Arc<World>,
+    jobs: Arc<Jobs>,
+    shutdown: CancellationToken,
+}
+
+impl Loaded {
+    /// Lets a reconcile wait for that; not longer than until the end.
+    fn first<K, R, E>(
+        &self,
+        reconcile: impl Fn(K) -> R,
+    ) -> impl Fn(K) -> BoxFuture<'static, Result<Next, E>>
+    where
+        R: Future<Output = Result<Next, E>> + Send + 'static,
+    {
+        let this = self.clone();
+        move |key| {
+            let (this, work) = (this.clone(), reconcile(key));
+            let ended = this.shutdown.clone();
+            let seen = async move { tokio::join!(this.world.loaded(), this.jobs.loaded()) };
+            let seen = ended.run_until_cancelled_owned(seen);
+            async move { if seen.await.is_some() { work.await } else { Ok(Next::Change) } }.boxed()
+        }
     }
 }
 
@@ -99,8 +138,6 @@ impl Offers {
 struct Wake {
     client: Client,
     promises: Triggers<String>,
-    requests: Triggers<RequestKey>,
-    clock: Clock,
     shutdown: CancellationToken,
 }
 
@@ -119,49 +156,4 @@ impl Wake {
         let (triggers, shutdown) = (self.promises.clone(), self.shutdown.clone());
         follow(api, Some(labels::PROMISE_NAME), triggers, promise, shutdown).await;
     }
-
-    /// Objects that belong to a request or to a Promise, by their labels.
-    async fn on<K>(&self)
-    where
-        K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + 'static,
-    {
-        let api: Api<PartialObjectMeta<K>> = Api::all(self.client.clone());
-        self.on_each(api, |object| belongs_to(&object.metadata)).await;
-    }
-
-    /// A container that failed is told while its Job still tries; that others run tells nothing.
-    async fn on_troubled_pods(&self) {
-        let troubled = |pod: &Pod| {
-            Trouble::of(std::slice::from_ref(pod)).and_then(|_| belongs_to(&pod.metadata))
-        };
-        self.on_each(Api::<Pod>::all(self.client.clone()), troubled).await;
-    }
-
-    async fn on_each<K>(&self, api: Api<K>, whose: impl Fn(&K) -> Option<Woken>)
-    where
-        K: kube::Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-    {
-        let (woken, taken) = queue(&self.clock);
-        let watch = follow(api, Some(labels::PROMISE_NAME), woken, whose, self.shutdown.clone());
-        let sort = taken.each(|woken| async {
-            match woken {
-                Woken::Promise(name) => self.promises.look_at(name).await,
-                Woken::Request(key) => self.requests.look_at(key).await,
-            }
-        });
-        tokio::join!(watch, sort);
-    }
-}
-
-fn belongs_to(metadata: &ObjectMeta) -> Option<Woken> {
-    let label = |key: &str| metadata.labels.as_ref()?.get(key).cloned();
-    let promise = label(labels::PROMISE_NAME)?;
-    let woken = match label(labels::RESOURCE_NAME) {
-        None => Woken::Promise(promise),
-        Some(name) => {
-            let namespace = label(labels::RESOURCE_NAMESPACE)?;
-            Woken::Request(RequestKey { promise, namespace, name })
-        }
-    };
-    Some(woken)
 }

@@ -13,7 +13,7 @@ use kube::{
     core::DynamicObject,
 };
 use muster_api::{
-    Destination, Promise, Work, WorkPlacement,
+    Promise, Work, WorkPlacement,
     conditions::{Truth, Verdict, kind},
     labels,
 };
@@ -22,7 +22,6 @@ use muster_plan::{
     promise::{self, Offer, status},
     request::{Draft, Idle},
     rollup::{self, Rollup},
-    site,
     workflow::{Action, Scope, Subject, engine::Step, rerun},
 };
 use serde_json::{Map, json};
@@ -30,8 +29,11 @@ use serde_json::{Map, json};
 use crate::{
     content::ContentStore,
     events::Events,
+    fleet::Observer,
+    jobs::Jobs,
     objects::{self, Failed, is_leaving, is_marked},
     options::Chosen,
+    owner::Owner,
     queue::{Next, Triggers},
     request::Kinds,
     work::WorkError,
@@ -49,6 +51,7 @@ pub(crate) struct Promises {
     events: Events,
     workflow: Workflow,
     content: ContentStore,
+    observer: Observer,
     kinds: Kinds,
     triggers: Triggers<String>,
     options: Chosen,
@@ -79,15 +82,15 @@ struct Case {
 impl Promises {
     pub(crate) fn new(
         client: Client,
-        kinds: Kinds,
-        triggers: Triggers<String>,
+        (observer, jobs): (Observer, Arc<Jobs>),
+        (kinds, triggers): (Kinds, Triggers<String>),
         options: Chosen,
         clock: Clock,
     ) -> Self {
         let events = Events::new(client.clone(), "promise");
-        let workflow = Workflow::new(client.clone(), events.clone(), options.clone());
+        let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
         let content = ContentStore::new(client.clone(), clock.clone());
-        Self { client, events, workflow, content, kinds, triggers, options, clock }
+        Self { client, events, workflow, content, observer, kinds, triggers, options, clock }
     }
 
     /// Looks at one Promise and does what is to be done now.
@@ -128,7 +131,7 @@ impl Promises {
                 self.prune_access(&case).await?;
             }
         }
-        let rollup = self.rollup(&case).await?;
+        let rollup = self.rollup(&case);
         draft.workflow(&progress, &wanted.names());
         draft.standing(&rollup);
         let suspended = matches!(progress.step, Step::Suspended { .. });
@@ -211,7 +214,7 @@ impl Promises {
 
     async fn prune(&self, case: &Case, names: &[&str]) -> Result<(), Failed> {
         let api = self.works_api(case);
-        for work in self.works(case).await? {
+        for work in self.works(case) {
             let Some(pipeline) = work.labels().get(labels::PIPELINE_NAME) else { continue };
             if !names.contains(&pipeline.as_str()) && !is_leaving(&work.metadata) {
                 objects::delete(&api, &work.name_any()).await?;
@@ -220,35 +223,30 @@ impl Promises {
         Ok(())
     }
 
-    async fn works(&self, case: &Case) -> Result<Vec<Work>, Failed> {
-        objects::with_labels(&self.works_api(case), &case.subject.labels()).await
+    fn works(&self, case: &Case) -> Vec<Work> {
+        let namespace = Some(case.subject.job_namespace.as_str());
+        let mut works = self.observer.world.works_with(&case.subject.labels());
+        works.retain(|work| work.metadata.namespace.as_deref() == namespace);
+        works
     }
 
-    async fn placements(&self, case: &Case) -> Result<Vec<WorkPlacement>, Failed> {
-        let api: Api<WorkPlacement> =
-            Api::namespaced(self.client.clone(), &case.subject.job_namespace);
-        let mut found = case.subject.labels();
-        found.remove(labels::WORKFLOW_TYPE);
-        let listed = objects::with_labels(&api, &found).await?;
-        Ok(listed.into_iter().filter(|p| p.spec.resource_name.is_none()).collect())
+    fn placements(&self, case: &Case) -> Vec<WorkPlacement> {
+        let namespace = Some(case.subject.job_namespace.as_str());
+        let owner = Owner::Promise(case.subject.promise.clone());
+        let mut placements = self.observer.world.placements_of(&owner);
+        placements.retain(|it| it.metadata.namespace.as_deref() == namespace);
+        placements
     }
 
-    async fn rollup(&self, case: &Case) -> Result<Rollup, Failed> {
-        let (works, placements) = (self.works(case).await?, self.placements(case).await?);
-        let sites = self.sites().await?;
-        Ok(rollup::works(rollup::View {
+    fn rollup(&self, case: &Case) -> Rollup {
+        let (works, placements) = (self.works(case), self.placements(case));
+        rollup::works(rollup::View {
             owner: rollup::Owner::Promise,
             works: &works,
             placements: &placements,
-            sites: &sites,
+            sites: &self.observer.world.sites(),
             now: case.now,
-        }))
-    }
-
-    async fn sites(&self) -> Result<site::Sites, Failed> {
-        let api: Api<Destination> = Api::all(self.client.clone());
-        let listed = api.list(&kube::api::ListParams::default()).await;
-        Ok(site::sites(&listed.map_err(Failed::to("list Destinations"))?.items))
+        })
     }
 
     fn works_api(&self, case: &Case) -> Api<Work> {

@@ -74,15 +74,6 @@ impl<K> Triggers<K> {
     }
 }
 
-impl<K> Queue<K> {
-    /// Passes each trigger on, in order, until all who could trigger are gone.
-    pub(crate) async fn each<R: Future<Output = ()>>(mut self, pass_on: impl Fn(K) -> R) {
-        while let Some(key) = self.triggers.recv().await {
-            pass_on(key).await;
-        }
-    }
-}
-
 impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
     /// Reconciles what is triggered, at most `at_once` objects at a time, until `shutdown`;
     /// reconciles that are running then are finished first.

@@ -11,25 +11,26 @@ use std::sync::Arc;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, core::DynamicObject};
 use muster_api::{
-    Destination, Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, conditions::kind,
-    labels,
+    Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, conditions::kind, labels,
 };
 use muster_daemon::Clock;
 use muster_plan::{
     promise::{self, Offer},
     request::{self, Draft, Idle},
     rollup::{self, Rollup},
-    site,
     workflow::{Action, Subject, engine::Step, rerun},
 };
 use serde_json::{Map, Value, json};
 
 use crate::{
     events::Events,
+    jobs::Jobs,
     objects::{self, Failed, is_leaving, is_marked},
     options::Chosen,
+    owner::Owner,
     queue::Next,
     workflow::{self, Wanted, Workflow},
+    world::World,
 };
 pub(crate) use kinds::{Kinds, RequestKey};
 
@@ -49,6 +50,7 @@ pub(crate) struct Requests {
     client: Client,
     events: Events,
     workflow: Workflow,
+    world: Arc<World>,
     options: Chosen,
     clock: Clock,
 }
@@ -66,10 +68,15 @@ struct Case {
 }
 
 impl Requests {
-    pub(crate) fn new(client: Client, options: Chosen, clock: Clock) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        (world, jobs): (Arc<World>, Arc<Jobs>),
+        options: Chosen,
+        clock: Clock,
+    ) -> Self {
         let events = Events::new(client.clone(), "request");
-        let workflow = Workflow::new(client.clone(), events.clone(), options.clone());
-        Self { client, events, workflow, options, clock }
+        let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
+        Self { client, events, workflow, world, options, clock }
     }
 
     /// Looks at one request and does what is to be done now.
@@ -106,7 +113,7 @@ impl Requests {
         if complete {
             self.prune(&case, &wanted.names()).await?;
         }
-        let rollup = self.rollup(&case).await?;
+        let rollup = self.rollup(&case);
         let mut draft = case.draft();
         draft.judge_again(&promise_available());
         draft.workflow(&progress, &wanted.names());
@@ -228,7 +235,7 @@ impl Requests {
     /// Works of pipelines that the Promise no longer has go once the others have succeeded.
     async fn prune(&self, case: &Case, names: &[&str]) -> Result<(), Failed> {
         let api = self.works_api(case);
-        for work in self.works(case).await? {
+        for work in self.works(case) {
             let pipeline = work.labels().get(labels::PIPELINE_NAME).map_or("", String::as_str);
             if !names.contains(&pipeline) && !is_leaving(&work.metadata) {
                 objects::delete(&api, &work.name_any()).await?;
@@ -237,34 +244,31 @@ impl Requests {
         Ok(())
     }
 
-    async fn rollup(&self, case: &Case) -> Result<Rollup, Failed> {
-        let works = self.works(case).await?;
-        let placements = self.placements(case).await?;
-        let sites = self.sites().await?;
-        Ok(rollup::works(rollup::View {
+    fn rollup(&self, case: &Case) -> Rollup {
+        let (works, placements) = (self.works(case), self.placements(case));
+        rollup::works(rollup::View {
             owner: rollup::Owner::Request,
             works: &works,
             placements: &placements,
-            sites: &sites,
+            sites: &self.world.sites(),
             now: case.now,
-        }))
+        })
     }
 
-    async fn works(&self, case: &Case) -> Result<Vec<Work>, Failed> {
-        objects::with_labels(&self.works_api(case), &case.subject.labels()).await
+    fn works(&self, case: &Case) -> Vec<Work> {
+        let namespace = Some(case.subject.job_namespace.as_str());
+        let mut works = self.world.works_with(&case.subject.labels());
+        works.retain(|work| work.metadata.namespace.as_deref() == namespace);
+        works
     }
 
-    async fn placements(&self, case: &Case) -> Result<Vec<WorkPlacement>, Failed> {
-        let api = Api::namespaced(self.client.clone(), &case.subject.job_namespace);
-        let mut found = case.subject.labels();
-        found.remove(labels::WORKFLOW_TYPE);
-        objects::with_labels(&api, &found).await
-    }
-
-    async fn sites(&self) -> Result<site::Sites, Failed> {
-        let api: Api<Destination> = Api::all(self.client.clone());
-        let listed = api.list(&kube::api::ListParams::default()).await;
-        Ok(site::sites(&listed.map_err(Failed::to("list Destinations"))?.items))
+    fn placements(&self, case: &Case) -> Vec<WorkPlacement> {
+        let namespace = Some(case.subject.job_namespace.as_str());
+        let owner = Owner::by(&case.subject.labels());
+        let mut placements =
+            owner.map(|owner| self.world.placements_of(&owner)).unwrap_or_default();
+        placements.retain(|it| it.metadata.namespace.as_deref() == namespace);
+        placements
     }
 
     fn works_api(&self, case: &Case) -> Api<Work> {

@@ -31,6 +31,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     content::ContentStore,
+    fleet::Observer,
     objects::{self, Failed},
     work::put,
 };
@@ -65,6 +66,7 @@ pub struct ResultCall {
 pub struct Results {
     client: Client,
     content: ContentStore,
+    observer: Observer,
     clock: Clock,
 }
 
@@ -77,9 +79,9 @@ struct Origin {
 
 impl Results {
     /// With the client of the results controller.
-    pub(crate) fn new(client: Client, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(client: Client, observer: Observer, clock: Clock) -> Arc<Self> {
         let content = ContentStore::new(client.clone(), clock.clone());
-        Arc::new(Self { client, content, clock })
+        Arc::new(Self { client, content, observer, clock })
     }
 
     /// Takes one part of a Job's result.
@@ -158,9 +160,8 @@ impl Results {
         match output {
             Output::Wait => Ok(()),
             Output::Groups(groups) => {
-                let put =
-                    put(&self.client, &self.content, subject, Some(&speaker.pipeline), groups)
-                        .await;
+                let hands = (&self.content, &self.observer);
+                let put = put(&self.client, hands, subject, Some(&speaker.pipeline), groups).await;
                 put.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))
             }
         }

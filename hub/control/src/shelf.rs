@@ -15,10 +15,12 @@ pub(crate) struct ObjectKey {
     pub name: String,
 }
 
-/// Objects of one kind.
+/// Objects of one kind. A newer copy is never replaced by an older one.
 #[derive(Debug)]
 pub(crate) struct Shelf<K> {
     objects: BTreeMap<ObjectKey, Arc<K>>,
+    /// The newest version that the watch has shown.
+    shown: u64,
     /// During a relist: what has been seen of it.
     listing: Option<BTreeSet<ObjectKey>>,
     loaded: bool,
@@ -57,7 +59,7 @@ impl fmt::Display for ObjectKey {
 
 impl<K> Default for Shelf<K> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), listing: None, loaded: false }
+        Self { objects: BTreeMap::new(), shown: 0, listing: None, loaded: false }
     }
 }
 
@@ -74,7 +76,7 @@ impl<K: Resource> Shelf<K> {
                 if let Some(listing) = &mut self.listing {
                     listing.insert(key.clone());
                 }
-                vec![self.put(key, object)]
+                self.show(key, object)
             }
             Event::InitDone => {
                 self.loaded = true;
@@ -83,8 +85,13 @@ impl<K: Resource> Shelf<K> {
                     self.objects.keys().filter(|key| !listed.contains(key)).cloned().collect();
                 gone.into_iter().filter_map(|key| self.remove(key)).collect()
             }
-            Event::Apply(object) => vec![self.put(ObjectKey::of(&object), object)],
-            Event::Delete(object) => self.remove(ObjectKey::of(&object)).into_iter().collect(),
+            Event::Apply(object) => self.show(ObjectKey::of(&object), object),
+            Event::Delete(object) => {
+                let (key, version) = (ObjectKey::of(&object), version(&object));
+                self.shown = self.shown.max(version);
+                let newer = self.held(&key).is_some_and(|held| held > version);
+                if newer { Vec::new() } else { self.remove(key).into_iter().collect() }
+            }
         }
     }
 
@@ -101,6 +108,34 @@ impl<K: Resource> Shelf<K> {
         self.objects.iter()
     }
 
+    /// Takes in what the API answered to a write of ours, before the watch shows it; not if the
+    /// watch has gone past it, and so may have shown its end already.
+    pub(crate) fn saw(&mut self, object: K) -> Option<Changed<K>> {
+        let (key, version) = (ObjectKey::of(&object), version(&object));
+        let late = version <= self.shown || self.held(&key).is_some_and(|held| held >= version);
+        if late {
+            return None;
+        }
+        if let Some(listing) = &mut self.listing {
+            listing.insert(key.clone());
+        }
+        Some(self.put(key, object))
+    }
+
+    /// What the watch shows; nothing new if it is held already, or a newer copy is.
+    fn show(&mut self, key: ObjectKey, object: K) -> Vec<Changed<K>> {
+        let version = version(&object);
+        self.shown = self.shown.max(version);
+        if version > 0 && self.held(&key).is_some_and(|held| held >= version) {
+            return Vec::new();
+        }
+        vec![self.put(key, object)]
+    }
+
+    fn held(&self, key: &ObjectKey) -> Option<u64> {
+        self.objects.get(key).map(|held| version(held.as_ref()))
+    }
+
     fn put(&mut self, key: ObjectKey, object: K) -> Changed<K> {
         let new = Arc::new(object);
         let old = self.objects.insert(key.clone(), new.clone());
@@ -111,6 +146,12 @@ impl<K: Resource> Shelf<K> {
         let old = self.objects.remove(&key)?;
         Some(Changed { key, old: Some(old), new: None })
     }
+}
+
+/// An object's version, to tell the newer of two copies; 0 if it has none that says so.
+fn version(object: &impl Resource) -> u64 {
+    let version = object.meta().resource_version.as_deref();
+    version.and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use muster_plan::{
 
 use crate::{
     content::{ContentError, ContentStore},
+    fleet::Observer,
     objects::{Failed, is_conflict},
 };
 
@@ -25,10 +26,10 @@ pub(crate) enum WorkError {
 }
 
 /// Stores the groups' files and creates or updates the Work that names them; a Work that says the
-/// same already is not written.
+/// same already is not written. What is written is observed at once: it waits for no watch.
 pub(crate) async fn put(
     client: &Client,
-    content: &ContentStore,
+    (content, observer): (&ContentStore, &Observer),
     subject: &Subject,
     pipeline: Option<&str>,
     groups: Vec<Group>,
@@ -45,10 +46,12 @@ pub(crate) async fn put(
     let params = PostParams::default();
     match live {
         None => match api.create(&params, &wanted).await {
-            Err(error) if !is_conflict(&error) => {
-                Err(Failed::to(format!("create Work {name}"))(error).into())
+            Err(error) if is_conflict(&error) => Ok(()),
+            Err(error) => Err(Failed::to(format!("create Work {name}"))(error).into()),
+            Ok(made) => {
+                observer.saw(made).await;
+                Ok(())
             }
-            _ => Ok(()),
         },
         Some(live)
             if live.spec == wanted.spec && live.metadata.labels == wanted.metadata.labels =>
@@ -63,7 +66,7 @@ pub(crate) async fn put(
             annotations.extend(wanted.metadata.annotations.take().unwrap_or_default());
             wanted.metadata.annotations = Some(annotations);
             let replaced = api.replace(&name, &params, &wanted).await;
-            replaced.map_err(Failed::to(format!("update Work {name}")))?;
+            observer.saw(replaced.map_err(Failed::to(format!("update Work {name}")))?).await;
             Ok(())
         }
     }

@@ -1,6 +1,6 @@
 //! Runs a workflow: what `plan/workflow/engine` decides becomes Jobs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     api::{
@@ -35,12 +35,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     events::Events,
+    jobs::{self, Jobs},
     objects::{self, Failed, is_conflict, is_marked},
     options::Chosen,
+    shelf::ObjectKey,
 };
-
-/// The label by which a Job's pods are found, in every version of Kubernetes.
-const JOB_NAME_LABEL: &str = "job-name";
 
 /// Runs workflows.
 #[derive(Clone)]
@@ -48,6 +47,7 @@ pub(crate) struct Workflow {
     client: Client,
     events: Events,
     options: Chosen,
+    jobs: Arc<Jobs>,
 }
 
 /// A workflow of one object.
@@ -118,8 +118,8 @@ pub(crate) fn reference(subject: &Subject, object: &DynamicObject) -> ObjectRefe
 }
 
 impl Workflow {
-    pub(crate) fn new(client: Client, events: Events, options: Chosen) -> Self {
-        Self { client, events, options }
+    pub(crate) fn new(client: Client, events: Events, options: Chosen, jobs: Arc<Jobs>) -> Self {
+        Self { client, events, options, jobs }
     }
 
     /// Takes the workflow as far as it goes now; what it came to goes into status by the caller.
@@ -128,13 +128,11 @@ impl Workflow {
         wanted: &Wanted<'_>,
         now: Timestamp,
     ) -> Result<Progress, Failed> {
-        let jobs = self.jobs(wanted.subject, Some(wanted.action)).await?;
+        let jobs = self.jobs(wanted.subject, Some(wanted.action));
         let run = wanted.run();
-        let mut seen: Vec<_> = jobs.iter().map(JobSeen::of).collect();
+        let mut seen: Vec<_> = jobs.iter().map(|job| JobSeen::of(job)).collect();
         for job in seen.iter_mut().filter(|job| job.run == run) {
-            if matches!(job.state, JobState::Running | JobState::Failed { .. }) {
-                job.trouble = self.trouble(wanted.subject, &job.name).await?;
-            }
+            job.trouble = self.trouble(wanted.subject, job).await?;
         }
         let names = wanted.names();
         let mut progress = engine::next(&Seen {
@@ -172,8 +170,10 @@ impl Workflow {
         wanted: &Wanted<'_>,
         now: Timestamp,
     ) -> Result<(), Failed> {
-        let jobs = self.jobs(wanted.subject, Some(wanted.action)).await?;
-        for job in jobs.iter().map(JobSeen::of).filter(|job| job.state == JobState::Running) {
+        let jobs = self.jobs(wanted.subject, Some(wanted.action));
+        for job in
+            jobs.iter().map(|job| JobSeen::of(job)).filter(|job| job.state == JobState::Running)
+        {
             self.stop(wanted.subject, &job.name).await?;
         }
         let generation = wanted.object.metadata.generation.unwrap_or_default();
@@ -196,32 +196,30 @@ impl Workflow {
     }
 
     /// The Jobs of an object.
-    pub(crate) async fn jobs(
-        &self,
-        subject: &Subject,
-        action: Option<Action>,
-    ) -> Result<Vec<Job>, Failed> {
+    pub(crate) fn jobs(&self, subject: &Subject, action: Option<Action>) -> Vec<Arc<Job>> {
         let mut found = subject.labels();
         if let Some(action) = action {
             found.insert(labels::WORKFLOW_ACTION.to_owned(), action.as_str().to_owned());
         }
-        objects::with_labels(&self.jobs_api(subject), &found).await
+        let namespace = Some(subject.job_namespace.as_str());
+        let mut jobs = self.jobs.with(&found);
+        jobs.retain(|job| job.metadata.namespace.as_deref() == namespace);
+        jobs
     }
 
     /// Deletes the Jobs of an object, and their pods with them.
     pub(crate) async fn delete_jobs(&self, subject: &Subject) -> Result<(), Failed> {
         let api = self.jobs_api(subject);
-        for job in self.jobs(subject, None).await? {
+        for job in self.jobs(subject, None) {
             objects::delete(&api, job.metadata.name.as_deref().unwrap_or_default()).await?;
         }
         Ok(())
     }
 
-    /// Whether a Job with these labels runs in any namespace.
-    pub(crate) async fn runs(&self, found: &BTreeMap<String, String>) -> Result<bool, Failed> {
-        let api: Api<Job> = Api::all(self.client.clone());
-        let jobs = objects::with_labels(&api, found).await?;
-        Ok(jobs.iter().any(|job| JobSeen::of(job).state == JobState::Running))
+    /// Whether a Job of a Promise or of its requests with these labels runs in any namespace.
+    pub(crate) fn runs(&self, promise: &str, found: &BTreeMap<String, String>) -> bool {
+        let jobs = self.jobs.of_promise(promise, found);
+        jobs.iter().any(|job| JobSeen::of(job).state == JobState::Running)
     }
 
     async fn start(
@@ -245,7 +243,7 @@ impl Workflow {
             .map_err(kube::Error::SerdeError)
             .map_err(Failed::to(format!("write Job {name}")))?;
         match self.jobs_api(subject).create(&PostParams::default(), &job).await {
-            Ok(_) => {}
+            Ok(made) => self.jobs.saw(made),
             Err(error) if is_conflict(&error) => return Ok(()),
             Err(error) => return Err(Failed::to(format!("create Job {name}"))(error)),
         }
@@ -328,11 +326,19 @@ impl Workflow {
         }
     }
 
-    /// What went wrong with a Job so far.
-    async fn trouble(&self, subject: &Subject, job: &str) -> Result<Option<Trouble>, Failed> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &subject.job_namespace);
-        let of_job = [(JOB_NAME_LABEL.to_owned(), job.to_owned())].into();
-        Ok(Trouble::of(&objects::with_labels(&pods, &of_job).await?))
+    /// What went wrong with a Job so far. Of one that was given up this is asked once, of the API:
+    /// the watch of pods may be behind.
+    async fn trouble(&self, subject: &Subject, job: &JobSeen) -> Result<Option<Trouble>, Failed> {
+        let namespace = &subject.job_namespace;
+        match job.state {
+            JobState::Running => Ok(self.jobs.trouble(&ObjectKey::new(namespace, &job.name))),
+            JobState::Failed { .. } => {
+                let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+                let of_job = [(jobs::JOB_NAME.to_owned(), job.name.clone())].into();
+                Ok(Trouble::of(&objects::with_labels(&pods, &of_job).await?))
+            }
+            JobState::Succeeded | JobState::Stopped => Ok(None),
+        }
     }
 
     async fn release(&self, wanted: &Wanted<'_>) -> Result<(), Failed> {
@@ -352,7 +358,8 @@ impl Workflow {
         let patch = json!({ "spec": { "suspend": true } });
         let params = PatchParams::default();
         let stopped = self.jobs_api(subject).patch(job, &params, &Patch::Merge(patch)).await;
-        stopped.map(drop).map_err(Failed::to(format!("stop Job {job}")))
+        self.jobs.saw(stopped.map_err(Failed::to(format!("stop Job {job}")))?);
+        Ok(())
     }
 
     fn jobs_api(&self, subject: &Subject) -> Api<Job> {

@@ -5,11 +5,12 @@
 //! never placed twice because a watch is late.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 use muster_api::{
     Agent, BucketStateStore, Destination, GitStateStore, Work, WorkPlacement, WorkStatus,
@@ -22,7 +23,10 @@ use muster_plan::{
 };
 use tokio::sync::watch;
 
-use crate::shelf::{Changed, ObjectKey, Shelf};
+use crate::{
+    owner::Owner,
+    shelf::{Changed, ObjectKey, Shelf},
+};
 
 /// One event of one of the watches.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(crate) struct Affected {
     pub works: BTreeSet<ObjectKey>,
     /// Placements whose status may change.
     pub placements: BTreeSet<ObjectKey>,
+    /// Promises and requests whose standing may change.
+    pub owners: BTreeSet<Owner>,
     /// Agents, or destinations of that name, to look at.
     pub agents: BTreeSet<String>,
     /// Placements as they are now, or gone: for the assignments.
@@ -75,6 +81,8 @@ struct Inner {
     bucket_stores: Shelf<BucketStateStore>,
     sites: Arc<Sites>,
     by_work: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    works_of: HashMap<Owner, BTreeSet<ObjectKey>>,
+    placements_of: HashMap<Owner, BTreeSet<ObjectKey>>,
     by_destination: HashMap<String, BTreeSet<ObjectKey>>,
     /// Placements about to be created, until a watch shows them.
     expected: HashMap<ObjectKey, WorkPlacement>,
@@ -116,6 +124,14 @@ impl World {
         }
     }
 
+    /// Takes in a Work that was just written, before the watch shows it.
+    pub(crate) fn saw(&self, work: Work, affected: &mut Affected) {
+        let mut inner = self.lock();
+        if let Some(changed) = inner.works.saw(work) {
+            inner.work_changed(changed, affected);
+        }
+    }
+
     /// Waits until the first lists are complete: before, nothing may be decided.
     pub(crate) async fn loaded(&self) {
         let mut loaded = self.loaded.subscribe();
@@ -151,6 +167,27 @@ impl World {
     /// How many placements a Work has.
     pub(crate) fn placements_len(&self, work: &ObjectKey) -> usize {
         self.lock().by_work.get(work).map_or(0, BTreeSet::len)
+    }
+
+    /// The Works with these labels, which name their owner.
+    pub(crate) fn works_with(&self, found: &BTreeMap<String, String>) -> Vec<Work> {
+        let inner = self.lock();
+        let keys = Owner::by(found).and_then(|owner| inner.works_of.get(&owner));
+        let works = keys.into_iter().flatten().filter_map(|key| inner.works.get(key));
+        works.filter(|work| is_labelled(&work.metadata, found)).map(|it| Work::clone(it)).collect()
+    }
+
+    /// The placements of a Promise's own Works, or of a request's.
+    pub(crate) fn placements_of(&self, owner: &Owner) -> Vec<WorkPlacement> {
+        let inner = self.lock();
+        let keys = inner.placements_of.get(owner).into_iter().flatten();
+        let placements = keys.filter_map(|key| inner.placements.get(key));
+        placements.map(|placement| WorkPlacement::clone(placement)).collect()
+    }
+
+    /// All destinations.
+    pub(crate) fn sites(&self) -> Arc<Sites> {
+        self.lock().sites.clone()
     }
 
     /// A destination.
@@ -213,15 +250,29 @@ pub(crate) fn work_of(placement: &WorkPlacement) -> Option<ObjectKey> {
 impl Inner {
     fn take_works(&mut self, event: Event<Work>, affected: &mut Affected) {
         for changed in self.works.take(event) {
-            let spec = |work: &Option<Arc<Work>>| {
-                work.as_ref().map(|w| (w.spec.clone(), w.metadata.deletion_timestamp.clone()))
-            };
-            if spec(&changed.old) != spec(&changed.new) {
-                affected.schedule.insert(changed.key.clone());
-                affected.released |= changed.old.is_some();
-            }
-            affected.works.insert(changed.key);
+            self.work_changed(changed, affected);
         }
+    }
+
+    fn work_changed(&mut self, changed: Changed<Work>, affected: &mut Affected) {
+        let spec = |work: &Option<Arc<Work>>| {
+            work.as_ref().map(|w| (w.spec.clone(), w.metadata.deletion_timestamp.clone()))
+        };
+        let differs = spec(&changed.old) != spec(&changed.new);
+        for (side, present) in [(&changed.old, false), (&changed.new, true)] {
+            let Some(owner) = side.as_ref().and_then(|work| Owner::of(&work.metadata)) else {
+                continue;
+            };
+            set(&mut self.works_of, owner.clone(), &changed.key, present);
+            if differs {
+                affected.owners.insert(owner);
+            }
+        }
+        if differs {
+            affected.schedule.insert(changed.key.clone());
+            affected.released |= changed.old.is_some();
+        }
+        affected.works.insert(changed.key);
     }
 
     fn take_placements(&mut self, event: Event<WorkPlacement>, affected: &mut Affected) {
@@ -244,6 +295,10 @@ impl Inner {
             let Some(placement) = side else { continue };
             let destination = placement.spec.target_destination_name.clone();
             set(&mut self.by_destination, destination.clone(), &changed.key, present);
+            if let Some(owner) = Owner::of(&placement.metadata) {
+                set(&mut self.placements_of, owner.clone(), &changed.key, present);
+                affected.owners.insert(owner);
+            }
             if self.sites.get(&destination).is_some_and(|site| site.leaving) && moved {
                 affected.agents.insert(destination);
             }
@@ -277,7 +332,10 @@ impl Inner {
             }
             let works = self.works.iter();
             let concerned = works.filter(|(_, work)| concerns(work, old.as_ref(), new.as_ref()));
-            affected.schedule.extend(concerned.map(|(key, _)| key.clone()));
+            for (key, work) in concerned {
+                affected.schedule.insert(key.clone());
+                affected.owners.extend(Owner::of(&work.metadata));
+            }
             let sites = Arc::make_mut(&mut self.sites);
             match new {
                 Some(site) => sites.insert(name.clone(), site),
@@ -285,6 +343,7 @@ impl Inner {
             };
             let held = self.by_destination.get(&name).into_iter().flatten();
             let held: Vec<_> = held.filter_map(|key| self.placements.get(key)).collect();
+            affected.owners.extend(held.iter().filter_map(|held| Owner::of(&held.metadata)));
             affected.works.extend(held.into_iter().filter_map(|placement| work_of(placement)));
         }
     }
@@ -321,6 +380,11 @@ fn differs(changed: &Changed<WorkPlacement>) -> bool {
         })
     };
     own(&changed.old) != own(&changed.new)
+}
+
+fn is_labelled(metadata: &ObjectMeta, found: &BTreeMap<String, String>) -> bool {
+    let held = metadata.labels.as_ref();
+    found.iter().all(|(key, value)| held.and_then(|held| held.get(key)) == Some(value))
 }
 
 fn set<K: std::hash::Hash + Eq>(

@@ -75,7 +75,7 @@ impl Promises {
     pub(super) async fn install_dependencies(&self, case: &Case) -> Result<(), WorkError> {
         let objects = &case.promise.spec.dependencies;
         if objects.is_empty() {
-            for work in self.works(case).await? {
+            for work in self.works(case) {
                 if !work.labels().contains_key(labels::PIPELINE_NAME) {
                     objects::delete(&self.works_api(case), &work.name_any()).await?;
                 }
@@ -93,7 +93,8 @@ impl Promises {
             selector
         });
         let group = Group { directory: ".".to_owned(), files, selectors: selectors.collect() };
-        work::put(&self.client, &self.content, &case.subject, None, vec![group]).await
+        let hands = (&self.content, &self.observer);
+        work::put(&self.client, hands, &case.subject, None, vec![group]).await
     }
 
     async fn is_established(&self, api: &RequestApi) -> Result<bool, Failed> {

@@ -113,7 +113,7 @@ impl Promises {
             (labels::WORKFLOW_ACTION, Action::Configure.as_str()),
         ]
         .map(|(key, value)| (key.to_owned(), value.to_owned()));
-        if self.workflow.runs(&configure.into()).await? {
+        if self.workflow.runs(&case.subject.promise, &configure.into()) {
             return Ok(Some(Next::Change));
         }
         if rerun::is_asked(&case.object.metadata) {
@@ -159,13 +159,13 @@ impl Promises {
 
     async fn works_are_gone(&self, case: &Case) -> Result<bool, Failed> {
         let api = self.works_api(case);
-        for work in self.works(case).await?.iter().filter(|work| !is_leaving(&work.metadata)) {
+        for work in self.works(case).iter().filter(|work| !is_leaving(&work.metadata)) {
             objects::delete(&api, &work.name_any()).await?;
         }
-        if self.works(case).await?.is_empty() {
+        if self.works(case).is_empty() {
             return Ok(true);
         }
-        let (placements, sites) = (self.placements(case).await?, self.sites().await?);
+        let (placements, sites) = (self.placements(case), self.observer.world.sites());
         let waiting: Option<Waiting> = rollup::removal(&placements, &sites);
         if let Some(waiting) = waiting {
             let mut draft = case.draft();

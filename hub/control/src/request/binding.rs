@@ -28,6 +28,13 @@ impl Requests {
     /// The request's binding: a found one is adopted, a missing one made.
     pub(super) async fn binding(&self, case: &Case) -> Result<ResourceBinding, Failed> {
         let api = self.bindings(case);
+        let stem = format!("{}-{}", case.subject.name, case.subject.promise);
+        let name = names::bounded(&stem, &[&case.subject.uid]);
+        // By name, which costs the same however many there are; by labels if it is not our own.
+        let own = api.get_opt(&name).await;
+        if let Some(own) = own.map_err(Failed::to(format!("read ResourceBinding {name}")))? {
+            return Ok(own);
+        }
         if let Some(found) = objects::with_labels(&api, &found_by(case)).await?.into_iter().next() {
             return Ok(found);
         }
@@ -41,8 +48,6 @@ impl Requests {
                 generation: case.generation(),
             },
         };
-        let stem = format!("{}-{}", case.subject.name, case.subject.promise);
-        let name = names::bounded(&stem, &[&case.subject.uid]);
         let mut binding = ResourceBinding::new(&name, spec);
         binding.metadata = ObjectMeta { labels: Some(found_by(case)), ..binding.metadata };
         match api.create(&PostParams::default(), &binding).await {

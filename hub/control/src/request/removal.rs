@@ -55,7 +55,7 @@ impl Requests {
         if wanted.pipelines.is_empty() {
             return Ok(None);
         }
-        let jobs = self.workflow.jobs(&case.subject, Some(Action::Configure)).await?;
+        let jobs = self.workflow.jobs(&case.subject, Some(Action::Configure));
         if jobs.iter().any(|job| JobSeen::of(job).state == JobState::Running) {
             return Ok(Some(Next::Change));
         }
@@ -73,7 +73,7 @@ impl Requests {
 
     /// Deletes the request's Works and says what their removal waits for.
     async fn works_are_gone(&self, case: &Case) -> Result<bool, Failed> {
-        let works = self.works(case).await?;
+        let works = self.works(case);
         if works.is_empty() {
             return Ok(true);
         }
@@ -81,8 +81,7 @@ impl Requests {
         for work in works.iter().filter(|work| !is_leaving(&work.metadata)) {
             objects::delete(&api, &work.name_any()).await?;
         }
-        let placements = self.placements(case).await?;
-        let sites = self.sites().await?;
+        let (placements, sites) = (self.placements(case), self.world.sites());
         let rolled = rollup::works(rollup::View {
             owner: rollup::Owner::Request,
             works: &[],
@@ -97,7 +96,7 @@ impl Requests {
             draft.removing(&waiting, Some(&rolled.placements));
             self.write(case, draft).await?;
         }
-        Ok(self.works(case).await?.is_empty())
+        Ok(self.works(case).is_empty())
     }
 }
 
