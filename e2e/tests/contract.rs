@@ -1,5 +1,7 @@
 //! What Kratix's users type and read: refusals and warnings to the word. All through the real kubectl, against the real hub.
 
+#[path = "contract/configuration.rs"]
+mod configuration;
 #[path = "contract/phrases.rs"]
 mod phrases;
 

@@ -6,7 +6,10 @@
 use std::sync::Arc;
 
 use k8s_openapi::{
-    api::{batch::v1::Job, core::v1::Namespace},
+    api::{
+        batch::v1::Job,
+        core::v1::{ConfigMap, Namespace},
+    },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -21,6 +24,8 @@ use muster_api::{
 };
 use muster_plan::{
     admit::{self, Refusal},
+    config,
+    options::Options,
     promise::{self, Offer, status},
     workflow::Scope,
 };
@@ -28,6 +33,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
+    configuration,
     manifests::{account_name, identity},
     objects,
     options::Chosen,
@@ -88,6 +94,7 @@ impl Admission {
                 )
             }
             FLEET_GROUP => false,
+            "" => resource == "configmaps",
             _ => group.contains('.') && !group.ends_with(".k8s.io"),
         }
     }
@@ -95,7 +102,7 @@ impl Admission {
     /// Lets a write through, with warnings for the client, or refuses it.
     pub async fn review(&self, view: AdmissionView<'_>) -> Result<Vec<String>, Refusal> {
         match view.subresource {
-            "" if view.group == KRATIX_GROUP => {}
+            "" if view.group == KRATIX_GROUP || view.kind == "ConfigMap" => {}
             "status" => return self.status(&view).await.map(|()| Vec::new()),
             _ => return Ok(Vec::new()),
         }
@@ -109,6 +116,9 @@ impl Admission {
             }
             ("BucketStateStore", "CREATE" | "UPDATE", Some(object), _) => {
                 admit::bucket_store(&read::<BucketStateStore>(object)?).map(|()| Vec::new())
+            }
+            ("ConfigMap", "CREATE" | "UPDATE", Some(object), _) if is_configuration(object) => {
+                self.configuration(object).await
             }
             ("PromiseRevision", "DELETE", _, Some(old)) => {
                 let revision: PromiseRevision = read(old)?;
@@ -250,10 +260,15 @@ impl Admission {
 
     /// Whether the API would take the Jobs of the pipelines.
     async fn try_jobs(&self, offer: &Offer) -> Result<(), Refusal> {
-        let refused = |causes: &[String]| Err(admit::jobs_refused(&offer.promise, causes));
-        let dry_runs = match admit::dry_runs(offer, &self.options.now()) {
+        let wrong = self.wrong_jobs(offer, &self.options.now()).await?;
+        if wrong.is_empty() { Ok(()) } else { Err(admit::jobs_refused(&offer.promise, &wrong)) }
+    }
+
+    /// What the API has against the Jobs of a Promise's pipelines, under these options.
+    async fn wrong_jobs(&self, offer: &Offer, options: &Options) -> Result<Vec<String>, Refusal> {
+        let dry_runs = match admit::dry_runs(offer, options) {
             Ok(dry_runs) => dry_runs,
-            Err(cause) => return refused(&[cause]),
+            Err(cause) => return Ok(vec![cause]),
         };
         let mut wrong = Vec::new();
         for (what, mut job) in dry_runs {
@@ -264,8 +279,29 @@ impl Admission {
                 wrong.push(format!("{what}: {cause}"));
             }
         }
-        if wrong.is_empty() { Ok(()) } else { refused(&wrong) }
+        Ok(wrong)
     }
+
+    /// Whether the platform may be configured so.
+    async fn configuration(&self, object: &Value) -> Result<Vec<String>, Refusal> {
+        let invalid = |cause: &str| {
+            Refusal::invalid(format!("ConfigMap {:?} is invalid: {cause}", config::NAME))
+        };
+        let map: ConfigMap = read(object)?;
+        let (options, warnings) =
+            configuration::review(&map, self.options.base()).map_err(|cause| invalid(&cause))?;
+        let Some(sample) = config::sample() else { return Ok(warnings) };
+        match self.wrong_jobs(&sample, &options).await?.as_slice() {
+            [] => Ok(warnings),
+            [cause, ..] => Err(invalid(&format!("data[{}]: workflows: {cause}", config::KEY))),
+        }
+    }
+}
+
+/// Whether an object is the platform's configuration.
+fn is_configuration(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    metadata["name"] == config::NAME && metadata["namespace"] == SYSTEM_NAMESPACE
 }
 
 /// Whether a user is one of the controllers that write the status of Promises and requests.

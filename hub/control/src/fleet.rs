@@ -16,6 +16,7 @@ use kube::{
 use muster_api::{Agent, BucketStateStore, Destination, GitStateStore, Work, WorkPlacement};
 use muster_core::ports::{AssignmentSource, Enrolments, Presence, ReportSink};
 use muster_daemon::Clock;
+use muster_plan::options::Options;
 use serde::de::DeserializeOwned;
 use tokio::{sync::Notify, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use crate::{
     assign::Assignments,
     content::{ContentStore, SWEEP_GRACE},
     events::Events,
+    options::Chosen,
     owner::Wakes,
     queue::{Queue, Triggers, chain, queue},
     schedule::{self, Scheduler},
@@ -66,18 +68,19 @@ struct Queues {
 }
 
 impl Fleet {
-    /// Builds everything; nothing is read or written before [`Fleet::run`]. It wakes no Promise and
-    /// no request.
+    /// Builds everything for a platform that nobody configured; nothing is read or written before
+    /// [`Fleet::run`]. It wakes no Promise and no request.
     pub fn build(client_for: &ClientFor, stores_dir: PathBuf, clock: &Clock) -> Self {
-        Self::waking(client_for, stores_dir, Wakes::of_nobody(clock), clock)
+        let options = Chosen::new(Options::default());
+        Self::waking(client_for, stores_dir, Wakes::of_nobody(clock), (clock, &options))
     }
 
-    /// As [`Fleet::build`], with the owners of Works to wake.
+    /// As [`Fleet::build`], with the owners of Works to wake, and the platform's options.
     pub(crate) fn waking(
         client_for: &ClientFor,
         stores_dir: PathBuf,
         wakes: Wakes,
-        clock: &Clock,
+        (clock, options): (&Clock, &Chosen),
     ) -> Self {
         let (schedule, placements) = (queue(clock), queue(clock));
         let (works, agents) = (queue(clock), queue(clock));
@@ -93,6 +96,7 @@ impl Fleet {
             reports: reports.clone(),
             dir: stores_dir,
             clock: clock.clone(),
+            options: options.clone(),
         });
         let heads = Heads {
             schedule: schedule.0,

@@ -7,6 +7,7 @@
 mod admission;
 mod agents;
 mod assign;
+mod configuration;
 pub mod content;
 mod events;
 pub mod fleet;
@@ -16,6 +17,7 @@ mod objects;
 mod offers;
 mod options;
 mod owner;
+mod pods;
 mod promise;
 mod queue;
 mod request;
@@ -30,11 +32,13 @@ mod world;
 
 use std::{path::PathBuf, sync::Arc};
 
+use configuration::Configuration;
 use fleet::Fleet;
 use muster_daemon::Clock;
 use muster_plan::options::Options;
 use offers::Offers;
 use options::Chosen;
+use pods::Pods;
 use tokio_util::sync::CancellationToken;
 
 pub use admission::{Admission, AdmissionView};
@@ -55,14 +59,16 @@ pub struct ControlConfig {
     pub stores_dir: PathBuf,
     /// What time it is to all controllers.
     pub clock: Clock,
-    /// What holds for the whole platform to begin with.
+    /// What holds for the whole platform where its configuration says nothing.
     pub options: Options,
 }
 
 /// The controllers, built and not yet running.
 pub struct Control {
+    configuration: Configuration,
     fleet: Fleet,
     offers: Offers,
+    pods: Pods,
     admission: Arc<Admission>,
     results: Arc<Results>,
 }
@@ -73,11 +79,15 @@ impl Control {
         let ControlConfig { client_for, stores_dir, clock, options } = config;
         let options = Chosen::new(options);
         let queues = offers::Queues::build(&client_for, &clock, options.clone());
-        let fleet = Fleet::waking(&client_for, stores_dir, queues.wakes(), &clock);
+        let fleet = Fleet::waking(&client_for, stores_dir, queues.wakes(), (&clock, &options));
         let observer = fleet.observer();
+        let configuring = client_for(manifests::identity::CONFIGURATION);
+        let sweeping = client_for(manifests::identity::PODS);
         Self {
+            configuration: Configuration::new(configuring, options.clone()),
             offers: queues.observing(observer.clone()),
             fleet,
+            pods: Pods::new(sweeping, options.clone(), clock.clone()),
             admission: Admission::new(client_for(manifests::identity::ADMISSION), options),
             results: Results::new(client_for(manifests::identity::RESULTS), observer, clock),
         }
@@ -100,7 +110,13 @@ impl Control {
 
     /// Runs every controller until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { fleet, offers, admission: _, results: _ } = self;
-        tokio::join!(fleet.run(shutdown.clone()), offers.run(shutdown));
+        let Self { configuration, fleet, offers, pods, admission: _, results: _ } = self;
+        configuration.load().await;
+        tokio::join!(
+            configuration.follow(shutdown.clone()),
+            fleet.run(shutdown.clone()),
+            offers.run(shutdown.clone()),
+            pods.run(shutdown),
+        );
     }
 }

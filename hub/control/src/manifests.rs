@@ -20,6 +20,10 @@ pub(crate) mod identity {
     pub(crate) const RESULTS: &str = "results";
     /// Admission.
     pub(crate) const ADMISSION: &str = "admission";
+    /// The platform's configuration.
+    pub(crate) const CONFIGURATION: &str = "configuration";
+    /// Pods of ended Jobs.
+    pub(crate) const PODS: &str = "pods";
 }
 
 /// Namespace, CRDs, identities and their rights, in the order of installation.
@@ -33,6 +37,8 @@ pub fn manifests() -> Vec<Value> {
         (identity::REQUEST, request_rules()),
         (identity::RESULTS, results_rules()),
         (identity::ADMISSION, admission_rules()),
+        (identity::CONFIGURATION, configuration_rules()),
+        (identity::PODS, pods_rules()),
         ("schedule", schedule_rules()),
         ("content", content_rules()),
         ("assign", assign_rules()),
@@ -180,6 +186,19 @@ fn admission_rules() -> Value {
             &READ
         ),
         rule(&["fleet.muster.dev"], &["agents"], &READ),
+    ])
+}
+
+fn configuration_rules() -> Value {
+    let mut one = rule(&[""], &["configmaps"], &READ);
+    one["resourceNames"] = json!([muster_plan::config::NAME]);
+    json!([one, rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"])])
+}
+
+fn pods_rules() -> Value {
+    json!([
+        rule(&[""], &["pods"], &["get", "list", "watch", "delete"]),
+        rule(&["batch"], &["jobs"], &["get"]),
     ])
 }
 

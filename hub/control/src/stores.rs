@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     content::ContentStore,
     events::Events,
+    options::Chosen,
     shelf::ObjectKey,
     status::Reports,
     world::{Affected, World},
@@ -41,6 +42,7 @@ pub(crate) struct StoresConfig {
     /// Where copies of Git branches are.
     pub dir: PathBuf,
     pub clock: Clock,
+    pub options: Chosen,
 }
 
 /// The writers of all state stores; clones are handles to the same ones.

@@ -5,6 +5,7 @@
 
 pub mod admit;
 pub mod assign;
+pub mod config;
 pub mod duration;
 pub mod explain;
 pub mod gitops;
@@ -16,5 +17,6 @@ pub mod rollup;
 pub mod schedule;
 pub mod site;
 pub mod store;
+mod unknown;
 pub mod work;
 pub mod workflow;

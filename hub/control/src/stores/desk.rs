@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use muster_api::destination::StateStoreRef;
+use muster_api::destination::{StateStoreKind, StateStoreRef};
 use muster_daemon::{Backoff, Clock};
 use muster_plan::{
     rollup::{StoreOutcome, StoreReport},
@@ -53,6 +53,8 @@ pub(super) struct Worker {
     faulty: BTreeSet<String>,
     /// What the store rejected, until it is tried again.
     rejected: Option<(Instant, Dirty)>,
+    /// When everything was last compared with what it should be.
+    compared: Instant,
 }
 
 struct Opened {
@@ -66,6 +68,7 @@ impl Worker {
     pub(super) fn new(desk: Arc<Desk>, shared: Arc<Shared>) -> Self {
         Self {
             keeper: Keeper::new(shared.clone(), desk.key.clone()),
+            compared: shared.config.clock.instant(),
             desk,
             shared,
             opened: None,
@@ -109,6 +112,7 @@ impl Worker {
         };
         let mut failed = standing.err();
         if failed.is_none() {
+            self.compare_in_time();
             self.mended();
             self.stand(Ok(())).await;
             failed = self.write_all().await.err();
@@ -123,6 +127,17 @@ impl Worker {
                 self.stand(Err(lack)).await;
                 self.backoff.wait()
             }
+        }
+    }
+
+    /// Looks at everything again when the platform's interval has passed: others may have changed
+    /// what the store holds in a way that nobody saw.
+    fn compare_in_time(&mut self) {
+        let now = self.clock().instant();
+        let interval = self.shared.config.options.now().store_interval;
+        if interval.is_some_and(|interval| now - self.compared >= interval) {
+            lock(&self.desk.dirty).all = true;
+            self.compared = now;
         }
     }
 
@@ -152,7 +167,12 @@ impl Worker {
     async fn probe(&mut self) -> Result<(), Lack> {
         let now = self.clock().instant();
         let Some(opened) = &mut self.opened else { return Ok(()) };
-        let fresh = opened.answered.is_some_and(|answered| now - answered < PROBE_EVERY);
+        let at_most = self.shared.config.options.now().fetch_interval;
+        let every = match self.desk.key.0 {
+            StateStoreKind::GitStateStore => PROBE_EVERY.max(at_most),
+            StateStoreKind::BucketStateStore => PROBE_EVERY,
+        };
+        let fresh = opened.answered.is_some_and(|answered| now - answered < every);
         if fresh && matches!(self.standing, Some(Ok(()))) {
             return Ok(());
         }

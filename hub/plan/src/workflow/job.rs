@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Container, EnvVar, VolumeMount},
+    core::v1::{Container, EnvVar, ResourceRequirements, VolumeMount},
 };
 use muster_api::{ADAPTER_IMAGE, FLEET_GROUP, Pipeline, labels};
 use serde_json::{Value, json};
@@ -92,8 +92,11 @@ impl Turn<'_> {
                 at[key] = value;
             }
         };
-        let backoff = spec.job_options.as_ref().and_then(|options| options.backoff_limit);
+        let options = spec.job_options.as_ref();
+        let backoff = options.and_then(|options| options.backoff_limit);
         job["spec"]["backoffLimit"] = json!(backoff.unwrap_or(self.options.backoff_limit));
+        let ttl = options.and_then(|options| options.ttl_seconds_after_finished);
+        set(&mut job["spec"], "ttlSecondsAfterFinished", json!(ttl));
         let owner = self.subject.owner().map(|owner| vec![owner]);
         set(&mut job["metadata"], "ownerReferences", serde_json::to_value(owner)?);
         let pod = &mut job["spec"]["template"]["spec"];
@@ -176,8 +179,15 @@ impl Turn<'_> {
             ];
             mounts.append(&mut container.volume_mounts.unwrap_or_default());
             container.volume_mounts = Some(mounts);
+            let defaults = &self.options.containers;
+            if container.security_context.is_none() {
+                container.security_context = defaults.security.clone();
+            }
+            if container.image_pull_policy.is_none() {
+                container.image_pull_policy = defaults.pull_policy.clone();
+            }
             if container.resources.is_none() {
-                container.resources = Some(serde_json::from_str(RESOURCES)?);
+                container.resources = Some(self.default_resources());
             }
             containers.push(container);
         }
@@ -214,7 +224,7 @@ impl Turn<'_> {
         let mut env = self.environment();
         env.push(variable("IS_LAST_PIPELINE", if last { "true" } else { "false" }));
         env.push(self.job_variable());
-        let mounts = [("shared-metadata", "/kratix/metadata")];
+        let mounts = [("shared-metadata", "/work-creator-files/metadata")];
         self.hub_container("status-writer", &["update-status".to_owned()], env, &mounts)
     }
 
@@ -241,13 +251,20 @@ impl Turn<'_> {
                 "capabilities": { "drop": ["ALL"] },
                 "seccompProfile": { "type": "RuntimeDefault" },
             },
-            "resources": serde_json::from_str::<Value>(RESOURCES).unwrap_or_default(),
         });
         let mut container: Container = serde_json::from_value(written).unwrap_or_default();
+        container.image_pull_policy = self.options.containers.pull_policy.clone();
+        container.resources = Some(self.default_resources());
         container.env = Some(env);
         container.volume_mounts =
             Some(mounts.iter().map(|(volume, path)| mount(volume, path)).collect());
         container
+    }
+
+    /// What the platform gives a container, or the hub if the platform says nothing.
+    fn default_resources(&self) -> ResourceRequirements {
+        let own = || serde_json::from_str(RESOURCES).unwrap_or_default();
+        self.options.containers.resources.clone().unwrap_or_else(own)
     }
 
     fn volumes(&self) -> Result<Vec<Value>, serde_json::Error> {

@@ -8,6 +8,7 @@ use muster_api::{KRATIX_GROUP, Pipeline, VERSION, pipeline::PipelineContainer};
 use serde_json::Value;
 
 use super::{Action, Scope};
+use crate::unknown;
 
 /// Where a pipeline stands in its Promise.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,7 @@ pub(super) fn pipeline(value: &Value, place: &Place) -> Result<Pipeline, String>
     };
     let mut understood = serde_json::to_value(&read).unwrap_or_default();
     understood["metadata"] = serde_json::to_value(&metadata).unwrap_or_default();
-    match unknown(value, &understood, "") {
+    match unknown::field(value, &understood) {
         None => Ok(read),
         Some(path) => {
             let field = path.rsplit('.').next().unwrap_or_default();
@@ -66,39 +67,6 @@ pub(super) fn pipeline(value: &Value, place: &Place) -> Result<Pipeline, String>
                  {place}{path}"
             ))
         }
-    }
-}
-
-/// The path of the first field that was written and not understood; one that says nothing may be
-/// missing.
-fn unknown(written: &Value, understood: &Value, at: &str) -> Option<String> {
-    match (written, understood) {
-        (Value::Object(written), Value::Object(understood)) => {
-            written.iter().filter(|(_, value)| !says_nothing(value)).find_map(|(key, value)| {
-                let path = format!("{at}.{key}");
-                match understood.get(key) {
-                    None => Some(path),
-                    Some(understood) => unknown(value, understood, &path),
-                }
-            })
-        }
-        (Value::Array(written), Value::Array(understood)) => {
-            let both = written.iter().zip(understood).enumerate();
-            both.into_iter().find_map(|(index, (written, understood))| {
-                unknown(written, understood, &format!("{at}[{index}]"))
-            })
-        }
-        _ => None,
-    }
-}
-
-fn says_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
