@@ -71,7 +71,7 @@ const INTERVAL_ANNOTATION: &str = "kratix.io/reconciliation-interval";
 /// the API can say (does it take the CRD, the Jobs?) is asked afterwards, of [`dry_runs`].
 pub fn promise(new: &Promise, old: Option<&Promise>) -> Result<Offer, Refusal> {
     let name = new.metadata.name.as_deref().unwrap_or_default();
-    let fixed = old.map(|old| api_changes(new, old)).unwrap_or_default();
+    let fixed = old.map(|old| fixed_changes(new, old)).unwrap_or_default();
     if !fixed.is_empty() {
         return Err(denied(PROMISE_WEBHOOK, &listed(name, &fixed)));
     }
@@ -238,11 +238,28 @@ fn annotation_error(new: &Promise, old: Option<&Promise>) -> Option<String> {
     Some(format!("metadata.annotations[{INTERVAL_ANNOTATION}]: Invalid value: {text:?}: {cause}"))
 }
 
-/// What of an installed API may not change, and would.
-fn api_changes(new: &Promise, old: &Promise) -> Vec<String> {
-    match (&new.spec.api, &old.spec.api) {
+/// What of an installed Promise may not change, and would.
+fn fixed_changes(new: &Promise, old: &Promise) -> Vec<String> {
+    let mut changes = match (&new.spec.api, &old.spec.api) {
         (None, Some(_)) => vec!["cannot remove API from existing promise".to_owned()],
         (Some(new), Some(old)) => promise::api::immutable_changes(new, old),
         (_, None) => Vec::new(),
+    };
+    let namespace = |promise: &Promise| {
+        let config = promise.spec.workflows.as_ref().and_then(|written| written.config.as_ref());
+        config.and_then(|config| config.pipeline_namespace.clone()).unwrap_or_default()
+    };
+    let (now, then) = (namespace(new), namespace(old));
+    if now != then {
+        changes.push(format!(
+            "spec.workflows.config.pipelineNamespace: Invalid value: {now:?}: field is immutable: \
+             what the pipelines made in {} would stay behind",
+            if then.is_empty() {
+                "the namespaces of their objects".to_owned()
+            } else {
+                format!("{then:?}")
+            }
+        ));
     }
+    changes
 }

@@ -6,7 +6,7 @@
 pub mod control;
 pub mod selectors;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use muster_api::{
     Work, WorkSpec, WorkloadGroup, destination::DestinationSelector, labels, work::Workload,
@@ -26,6 +26,8 @@ const OUTPUT: &str = "output/";
 const SELECTORS_FILE: &str = "metadata/destination-selectors.yaml";
 /// The file that asks the workflow to wait.
 const CONTROL_FILE: &str = "metadata/workflow-control.yaml";
+/// The top directories of the output that are there and hold no file, one on each line.
+const EMPTY_DIRECTORIES: &str = "empty-directories";
 /// The directory of the group of all files that belong to no other.
 const ROOT: &str = ".";
 
@@ -75,9 +77,15 @@ pub fn read(
         };
         files.insert(path, bytes.to_vec())?;
     }
-    if let Some(empty) = groups.values().find(|group| group.files.is_empty()) {
-        return Err(OutputError::EmptyDirectory(empty.directory.clone()));
+    let there = handed.get(EMPTY_DIRECTORIES).map(String::from_utf8_lossy).unwrap_or_default();
+    let there: BTreeSet<&str> = there.lines().collect();
+    let missing =
+        |group: &&Group| group.files.is_empty() && !there.contains(group.directory.as_str());
+    if let Some(group) = groups.values().find(missing) {
+        return Err(OutputError::NoDirectory(group.directory.clone()));
     }
+    // A directory of nothing goes nowhere.
+    groups.retain(|_, group| !group.files.is_empty());
     let mut found: Vec<_> = groups.into_values().collect();
     if !rest.is_empty() {
         let own = directives.iter().find(|directive| directive.directory.is_none());

@@ -30,10 +30,15 @@ pub(crate) const JOB_VARIABLE: &str = "MUSTER_JOB";
 const RESULTS_VARIABLE: &str = "MUSTER_RESULTS_URL";
 
 const INPUT_FILE: &str = "/kratix/input/object.yaml";
-const METADATA_DIR: &str = "/kratix/metadata";
+/// Where `update-status` finds what the pipeline says about status, as in Kratix.
+const METADATA_DIR: &str = "/work-creator-files/metadata";
 /// The files that mean something to the hub; others are between the pipeline's own containers.
 const METADATA_FILES: [&str; 3] =
     ["destination-selectors.yaml", "status.yaml", "workflow-control.yaml"];
+
+/// Beside the output: the top directories that are there and hold no file, which a set of files cannot
+/// say.
+const EMPTY_DIRECTORIES: &str = "empty-directories";
 
 /// The flags of `work-creator`. Only the directory matters here: whose output it is, the hub knows
 /// from the Job that the token is bound to.
@@ -57,7 +62,7 @@ pub enum AdapterArgs {
         /// As the container sees it.
         input_directory: PathBuf,
     },
-    /// Send `/kratix/metadata` to the hub.
+    /// Send what the pipeline wrote to `/kratix/metadata` to the hub.
     UpdateStatus,
 }
 
@@ -153,8 +158,12 @@ pub(crate) async fn run_in(
     match args {
         AdapterArgs::Reader => read_object(pod).await.map(|()| None),
         AdapterArgs::WorkCreator { input_directory } => {
+            let output = &pod.path(&input_directory.join("input"));
             let mut files = FileSet::new();
-            collect::tree(&pod.path(&input_directory.join("input")), "output", &mut files)?;
+            let empty = collect::tree(output, "output", &mut files)?;
+            if !empty.is_empty() {
+                files.insert(EMPTY_DIRECTORIES, empty.join("\n").into_bytes())?;
+            }
             add_metadata(pod, &input_directory.join("metadata"), &mut files)?;
             send(pod, "output", &files).await.map(Some)
         }

@@ -71,7 +71,7 @@ mod tests {
             namespace: "default",
             name,
             promise: "web",
-            resource: Some(name),
+            resource: Some(("default", name)),
             pipeline: "main",
             id: "5058f1af",
             paths: paths.to_vec(),
@@ -108,7 +108,7 @@ mod tests {
     fn requests_of_one_name_collide_where_metadata_alone_names_them() {
         let root = Root::new("", "dev", Mode::Nested).unwrap();
         let mut other = placed("two", &[]);
-        other.resource = Some("one");
+        other.resource = Some(("default", "one"));
         let found = collisions(&root, &[placed("one", &[]), other]);
         assert!(found[&1].message().contains("WorkPlacement default/one"), "{found:?}");
     }

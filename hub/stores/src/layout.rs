@@ -70,8 +70,9 @@ pub struct Placed<'a> {
     pub name: &'a str,
     /// The Promise.
     pub promise: &'a str,
-    /// The request; none for dependencies.
-    pub resource: Option<&'a str>,
+    /// The request's namespace and name; none for dependencies. Pipelines may run, and placements be,
+    /// in another namespace, where the requests of several may have one name.
+    pub resource: Option<(&'a str, &'a str)>,
     /// The pipeline; empty for static dependencies.
     pub pipeline: &'a str,
     /// The workload group.
@@ -115,7 +116,7 @@ impl Root {
     pub(crate) fn nested(&self, placed: &Placed<'_>) -> String {
         let id = placed.id.get(..ID_LEN).unwrap_or(placed.id);
         let mut parts = match placed.resource {
-            Some(resource) => vec!["resources", placed.namespace, placed.promise, resource],
+            Some((namespace, resource)) => vec!["resources", namespace, placed.promise, resource],
             None => vec!["dependencies", placed.promise],
         };
         parts.extend(Some(placed.pipeline).filter(|pipeline| !pipeline.is_empty()));

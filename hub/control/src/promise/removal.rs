@@ -193,7 +193,13 @@ impl Promises {
         self.delete_those::<ClusterRoleBinding>(case, stale).await?;
         self.delete_those::<ClusterRole>(case, stale).await?;
         self.delete_those::<RoleBinding>(case, stale).await?;
-        self.delete_those::<Role>(case, stale).await
+        self.delete_those::<Role>(case, stale).await?;
+        let idle = |metadata: &ObjectMeta| {
+            let (labels, name) = (metadata.labels.as_ref(), metadata.name.as_deref());
+            let made = labels.zip(name);
+            made.is_some_and(|(l, name)| access::is_stale_account(promise, &versions, l, name))
+        };
+        self.delete_those::<ServiceAccount>(case, idle).await
     }
 
     /// Deletes everything of a kind with the Promise's label, in all namespaces.

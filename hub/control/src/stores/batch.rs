@@ -412,11 +412,13 @@ fn lack_of(collision: &Collision) -> Lack {
 fn placed(placement: &WorkPlacement) -> Placed<'_> {
     let meta = placement.meta();
     let label = |key: &str| meta.labels.as_ref().and_then(|all| all.get(key));
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let requested = placement.spec.resource_namespace.as_deref().unwrap_or(namespace);
     Placed {
-        namespace: meta.namespace.as_deref().unwrap_or_default(),
+        namespace,
         name: meta.name.as_deref().unwrap_or_default(),
         promise: &placement.spec.promise_name,
-        resource: placement.spec.resource_name.as_deref(),
+        resource: placement.spec.resource_name.as_deref().map(|name| (requested, name)),
         pipeline: label(labels::PIPELINE_NAME).map_or("", String::as_str),
         id: &placement.spec.id,
         paths: placement.spec.workloads.iter().map(|file| file.filepath.as_str()).collect(),

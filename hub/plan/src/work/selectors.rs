@@ -25,12 +25,12 @@ pub enum OutputError {
         /// Cause and cure.
         cause: String,
     },
-    /// A directory that the selectors name holds no file.
+    /// There is no directory that the selectors name.
     #[error(
-        "invalid destination-selectors.yaml: directory {0:?} holds no file in /kratix/output: write \
-         files there, or leave the entry out"
+        "invalid destination-selectors.yaml: there is no directory {0:?} in /kratix/output: make it, \
+         or leave the entry out"
     )]
-    EmptyDirectory(String),
+    NoDirectory(String),
     /// The file that asks to wait is wrong.
     #[error("invalid workflow-control.yaml: {0}")]
     Control(String),

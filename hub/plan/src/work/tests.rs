@@ -60,7 +60,22 @@ fn bad_selectors_are_refused_by_entry_and_field() {
     assert!(refused("- {directory: ../b, matchLabels: {a: b}}").contains("leaves /kratix/output"));
     let twice = "- {directory: a, matchLabels: {a: b}}\n- {directory: a/, matchLabels: {a: b}}";
     assert!(refused(twice).contains(r#"[1].directory: duplicate entry for the directory "a""#));
-    assert!(refused("- {directory: none, matchLabels: {a: b}}").contains("\"none\" holds no file"));
+    assert!(refused("- {directory: none, matchLabels: {a: b}}").contains("no directory \"none\""));
+}
+
+#[test]
+fn a_directory_of_nothing_goes_nowhere() {
+    let selectors = "- {directory: later, matchLabels: {a: b}}";
+    let files = handed(&[
+        ("output/a", "1"),
+        (EMPTY_DIRECTORIES, "later\nother"),
+        (SELECTORS_FILE, selectors),
+    ]);
+    let Output::Groups(groups) = read(&files, Scope::Resource, &[]).unwrap() else {
+        panic!("it does not wait")
+    };
+    let directories: Vec<_> = groups.iter().map(|group| group.directory.as_str()).collect();
+    assert_eq!(directories, ["."]);
 }
 
 #[test]

@@ -33,8 +33,13 @@ pub fn selectors_name(promise: &str) -> String {
 
 /// The ServiceAccount that a pipeline runs as.
 pub fn account(subject: &Subject, action: Action, pipeline: &Pipeline) -> String {
+    account_of(&subject.promise, subject.scope, action, pipeline)
+}
+
+fn account_of(promise: &str, scope: Scope, action: Action, pipeline: &Pipeline) -> String {
     let own = pipeline.spec.rbac.as_ref().and_then(|rbac| rbac.service_account.clone());
-    own.unwrap_or_else(|| id(&subject.promise, subject.scope, action, &pipeline.metadata.name))
+    own.filter(|own| !own.is_empty())
+        .unwrap_or_else(|| id(promise, scope, action, &pipeline.metadata.name))
 }
 
 /// What must exist before the pipeline's Job: each whole, with apiVersion, kind and metadata.
@@ -66,26 +71,75 @@ pub fn is_stale(
     labels: &BTreeMap<String, String>,
     name: &str,
 ) -> bool {
-    let label = |key: &str| labels.get(key).map(String::as_str).unwrap_or_default();
-    let scopes = [Scope::Promise, Scope::Resource];
-    let actions = [Action::Configure, Action::Delete];
-    let scope = scopes.into_iter().find(|it| it.as_str() == label(labels::WORKFLOW_TYPE));
-    let action = actions.into_iter().find(|it| it.as_str() == label(labels::WORKFLOW_ACTION));
-    let (Some(scope), Some(action)) = (scope, action) else { return false };
-    let pipeline = label(labels::PIPELINE_NAME);
-    let id = id(promise, scope, action, pipeline);
-    let all = versions.iter().flat_map(|version| version.of(scope, action));
-    let mut same = all.filter(|it| it.metadata.name == pipeline);
-    !same.any(|pipeline| {
+    let Some(made) = Made::of(labels) else { return false };
+    let id = id(promise, made.scope, made.action, made.pipeline);
+    let asked = |pipeline: &Pipeline| {
         let mut permissions = pipeline.spec.rbac.iter().flat_map(|rbac| &rbac.permissions);
-        name == id || permissions.any(|permission| permission_name(&id, permission) == name)
-    })
+        let named = |permission: &Permission| {
+            let (role, binding) = permission_names(&id, permission, made.namespace);
+            name == role || name == binding
+        };
+        name == id || permissions.any(named)
+    };
+    let of_pipeline = versions.iter().flat_map(|version| version.of(made.scope, made.action));
+    let mut same = of_pipeline.filter(|it| it.metadata.name == made.pipeline);
+    !same.any(asked)
 }
 
-/// The name of the Role that gives a pipeline one permission.
-fn permission_name(id: &str, permission: &Permission) -> String {
+/// Whether a ServiceAccount with these labels and this name was made for a pipeline, and no pipeline
+/// of any version of the Promise runs as it any more.
+pub fn is_stale_account(
+    promise: &str,
+    versions: &[Workflows],
+    labels: &BTreeMap<String, String>,
+    name: &str,
+) -> bool {
+    let all = || SCOPES.into_iter().flat_map(|scope| ACTIONS.map(|action| (scope, action)));
+    let runs_as = |version: &Workflows| {
+        all().any(|(scope, action)| {
+            let mut pipelines = version.of(scope, action).iter();
+            pipelines.any(|pipeline| account_of(promise, scope, action, pipeline) == name)
+        })
+    };
+    Made::of(labels).is_some() && !versions.iter().any(runs_as)
+}
+
+const SCOPES: [Scope; 2] = [Scope::Promise, Scope::Resource];
+const ACTIONS: [Action; 2] = [Action::Configure, Action::Delete];
+
+/// What an object was made for, by its labels.
+struct Made<'a> {
+    scope: Scope,
+    action: Action,
+    pipeline: &'a str,
+    /// Where the pipeline runs.
+    namespace: &'a str,
+}
+
+impl<'a> Made<'a> {
+    fn of(labels: &'a BTreeMap<String, String>) -> Option<Self> {
+        let label = |key: &str| labels.get(key).map(String::as_str).unwrap_or_default();
+        Some(Self {
+            scope: SCOPES.into_iter().find(|it| it.as_str() == label(labels::WORKFLOW_TYPE))?,
+            action: ACTIONS.into_iter().find(|it| it.as_str() == label(labels::WORKFLOW_ACTION))?,
+            pipeline: label(labels::PIPELINE_NAME),
+            namespace: label(labels::PIPELINE_NAMESPACE),
+        })
+    }
+}
+
+/// The names of the role that gives a pipeline one permission, and of its binding. Each namespace in
+/// which the pipeline runs has its own: one that all of them wrote would never be at rest.
+fn permission_names(id: &str, permission: &Permission, runs_in: &str) -> (String, String) {
     let rule = serde_json::to_value(&permission.rule).unwrap_or_default().to_string();
-    names::bounded(id, &[&rule, permission.resource_namespace.as_deref().unwrap_or_default()])
+    let asked = permission.resource_namespace.as_deref().unwrap_or_default();
+    let named = |stem: &str| names::bounded(stem, &[&rule, asked, runs_in]);
+    let bound = named(&format!("{id}-{runs_in}"));
+    match asked {
+        "*" => (named(&format!("{id}-{}", ALL_NAMESPACES.replace('_', "-"))), bound),
+        asked if !asked.is_empty() && asked != runs_in => (named(&format!("{id}-{asked}")), bound),
+        _ => (named(id), named(id)),
+    }
 }
 
 /// The labels of everything that is made for one pipeline.
@@ -102,10 +156,15 @@ fn pipeline_labels(subject: &Subject, action: Action, pipeline: &str) -> BTreeMa
 }
 
 fn selectors_map(subject: &Subject, selectors: &[DestinationSelector]) -> Value {
-    let mut entries = serde_json::to_value(selectors).unwrap_or_else(|_| json!([]));
-    for entry in entries.as_array_mut().into_iter().flatten() {
-        entry["source"] = json!("promise");
-    }
+    // Kratix writes these keys in small letters.
+    let entries = selectors.iter().map(|selector| {
+        let mut entry = json!({ "matchlabels": selector.match_labels, "source": "promise" });
+        if !selector.match_expressions.is_empty() {
+            entry["matchexpressions"] = json!(selector.match_expressions);
+        }
+        entry
+    });
+    let entries = Value::Array(entries.collect());
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -151,7 +210,8 @@ impl Maker<'_> {
                     "resourceNames": [name],
                     "verbs": ["get", "update", "patch"],
                 });
-                [self.role(&self.id, None, &rule, None), self.binding(&self.id, None, true)]
+                let role = self.role(&self.id, None, &rule);
+                [role, self.binding(&self.id, None, ("ClusterRole", &self.id))]
             }
             Some(namespace) => {
                 let rule = json!({
@@ -160,38 +220,33 @@ impl Maker<'_> {
                     "verbs": ["get", "list", "update", "create", "patch"],
                 });
                 let at = Some(namespace.as_str());
-                [self.role(&self.id, at, &rule, None), self.binding(&self.id, at, false)]
+                [self.role(&self.id, at, &rule), self.binding(&self.id, at, ("Role", &self.id))]
             }
         }
     }
 
     fn permission(&self, permission: &Permission) -> [Value; 2] {
         let rule = serde_json::to_value(&permission.rule).unwrap_or_default();
-        let asked = permission.resource_namespace.as_deref();
-        let name = permission_name(&self.id, permission);
-        match asked {
+        let runs_in = self.subject.job_namespace.as_str();
+        let (role_name, bound) = permission_names(&self.id, permission, runs_in);
+        let to_cluster = ("ClusterRole", role_name.as_str());
+        match permission.resource_namespace.as_deref() {
             Some("*") => [
-                self.role(&name, None, &rule, Some(ALL_NAMESPACES)),
-                self.binding(&name, None, true),
+                labelled(self.role(&role_name, None, &rule), ALL_NAMESPACES),
+                self.binding(&bound, None, to_cluster),
             ],
-            Some(namespace) if namespace != self.subject.job_namespace => [
-                self.role(&name, None, &rule, Some(namespace)),
-                self.binding(&name, Some(namespace), true),
+            Some(asked) if !asked.is_empty() && asked != runs_in => [
+                labelled(self.role(&role_name, None, &rule), asked),
+                labelled(self.binding(&bound, Some(asked), to_cluster), asked),
             ],
-            _ => {
-                let at = Some(self.subject.job_namespace.as_str());
-                [self.role(&name, at, &rule, None), self.binding(&name, at, false)]
-            }
+            _ => [
+                self.role(&role_name, Some(runs_in), &rule),
+                self.binding(&bound, Some(runs_in), ("Role", &role_name)),
+            ],
         }
     }
 
-    fn role(
-        &self,
-        name: &str,
-        namespace: Option<&str>,
-        rule: &Value,
-        label: Option<&str>,
-    ) -> Value {
+    fn role(&self, name: &str, namespace: Option<&str>, rule: &Value) -> Value {
         let mut role = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": if namespace.is_some() { "Role" } else { "ClusterRole" },
@@ -201,23 +256,16 @@ impl Maker<'_> {
         if let Some(namespace) = namespace {
             role["metadata"]["namespace"] = json!(namespace);
         }
-        if let Some(label) = label {
-            role["metadata"]["labels"][labels::RESOURCE_NAMESPACE] = json!(label);
-        }
         role
     }
 
-    /// Binds the role of this name; a binding in a namespace may bind a ClusterRole.
-    fn binding(&self, name: &str, namespace: Option<&str>, to_cluster_role: bool) -> Value {
+    /// Binds a role; a binding in a namespace may bind a ClusterRole.
+    fn binding(&self, name: &str, namespace: Option<&str>, (kind, role): (&str, &str)) -> Value {
         let mut binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": if namespace.is_some() { "RoleBinding" } else { "ClusterRoleBinding" },
             "metadata": { "name": name, "labels": self.labels },
-            "roleRef": {
-                "apiGroup": "rbac.authorization.k8s.io",
-                "kind": if to_cluster_role { "ClusterRole" } else { "Role" },
-                "name": name,
-            },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role },
             "subjects": [{
                 "kind": "ServiceAccount",
                 "name": self.account,
@@ -229,6 +277,12 @@ impl Maker<'_> {
         }
         binding
     }
+}
+
+/// Says for which namespace a permission is.
+fn labelled(mut object: Value, namespace: &str) -> Value {
+    object["metadata"]["labels"][labels::RESOURCE_NAMESPACE] = json!(namespace);
+    object
 }
 
 #[cfg(test)]
@@ -246,6 +300,60 @@ mod tests {
             },
         }] } } });
         vec![read("cache", &serde_json::from_value(spec).unwrap()).unwrap()]
+    }
+
+    #[test]
+    fn permissions_hold_where_they_are_asked_for_and_namespaces_share_none() {
+        let rule = |namespace: &str| {
+            json!({
+                "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"],
+                "resourceNamespace": namespace,
+            })
+        };
+        let asked = versions(&json!([rule(""), rule("vault"), rule("*")]));
+        let made = |namespace: &str| {
+            let mut subject = Subject::promise("cache", "1", Some(namespace));
+            subject.scope = Scope::Resource;
+            subject.namespace = Some(namespace.to_owned());
+            let pipeline = &asked[0].resource_configure[0];
+            let objects = objects(&subject, Action::Configure, pipeline, &[]).into_iter().skip(4);
+            let shown = |it: &Value| {
+                let text = |pointer: &str| it.pointer(pointer).and_then(Value::as_str);
+                let name = text("/metadata/name").unwrap_or_default();
+                let stem = name.rsplit_once('-').map_or("", |(stem, _)| stem).to_owned();
+                let at = text("/metadata/namespace").unwrap_or("-").to_owned();
+                let kind = text("/kind").unwrap_or_default().to_owned();
+                ((kind, at, stem), name.to_owned())
+            };
+            objects.map(|it| shown(&it)).collect::<Vec<_>>()
+        };
+        let shown: Vec<_> = made("team").into_iter().map(|(shown, _)| shown).collect();
+        let id = "cache-resource-configure-main";
+        let expected = [
+            ("Role", "team", id.to_owned()),
+            ("RoleBinding", "team", id.to_owned()),
+            ("ClusterRole", "-", format!("{id}-vault")),
+            ("RoleBinding", "vault", format!("{id}-team")),
+            ("ClusterRole", "-", format!("{id}-kratix-all-namespaces")),
+            ("ClusterRoleBinding", "-", format!("{id}-team")),
+        ];
+        let expected = expected.map(|(kind, at, stem)| (kind.to_owned(), at.to_owned(), stem));
+        assert_eq!(shown, expected);
+        let names = |namespace| made(namespace).into_iter().map(|(_, name)| name);
+        let shared: Vec<_> =
+            names("team").filter(|name| names("other").any(|it| it == *name)).collect();
+        assert_eq!(shared, [""; 0], "two namespaces would write one object in turns");
+    }
+
+    #[test]
+    fn an_account_is_stale_when_nothing_runs_as_it() {
+        let version = versions(&json!([]));
+        let subject = Subject::promise("cache", "1", None);
+        let labels = pipeline_labels(&subject, Action::Configure, "main");
+        let id = "cache-resource-configure-main";
+        assert!(!is_stale_account("cache", &version, &labels, id));
+        assert!(is_stale_account("cache", &version, &labels, "cache-resource-configure-old"));
+        assert!(!is_stale_account("cache", &[], &BTreeMap::new(), "default"), "nobody made it");
     }
 
     #[test]

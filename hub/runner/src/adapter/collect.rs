@@ -22,13 +22,27 @@ use super::AdapterError;
 /// How deep directories may be nested: each level is an open directory while it is read.
 const DEPTH_MAX: usize = 64;
 
-/// Adds every file below `root`, as `prefix/<path>`. A directory that is not there is empty.
-pub(super) fn tree(root: &Path, prefix: &str, files: &mut FileSet) -> Result<(), AdapterError> {
+/// Adds every file below `root`, as `prefix/<path>`, and returns the directories directly below it that
+/// hold none. A `root` that is not there is empty.
+pub(super) fn tree(
+    root: &Path,
+    prefix: &str,
+    files: &mut FileSet,
+) -> Result<Vec<String>, AdapterError> {
+    let mut empty = Vec::new();
     match open_dir(CWD, root) {
-        Ok(dir) => descend(&dir, prefix, files, 0),
-        Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(read_error(&root.display().to_string(), error.into())),
+        Ok(dir) => {
+            let seen = &mut |name: &str, held: usize| {
+                if held == 0 {
+                    empty.push(name.to_owned());
+                }
+            };
+            descend(&dir, prefix, files, (0, seen))?;
+        }
+        Err(Errno::NOENT) => {}
+        Err(error) => return Err(read_error(&root.display().to_string(), error.into())),
     }
+    Ok(empty)
 }
 
 /// One file directly below `root`, if it is there.
@@ -50,7 +64,14 @@ fn read_error(path: &str, source: io::Error) -> AdapterError {
     AdapterError::File { action: "read", path: path.into(), source }
 }
 
-fn descend(dir: &OwnedFd, at: &str, files: &mut FileSet, depth: usize) -> Result<(), AdapterError> {
+/// Adds what is below a directory; `seen` is told of each directory directly below the root, and of
+/// how many files it holds.
+fn descend(
+    dir: &OwnedFd,
+    at: &str,
+    files: &mut FileSet,
+    (depth, seen): (usize, &mut dyn FnMut(&str, usize)),
+) -> Result<(), AdapterError> {
     let refuse =
         |path: &str, cause: String| Err(AdapterError::Refused { path: path.to_owned(), cause });
     if depth > DEPTH_MAX {
@@ -68,7 +89,13 @@ fn descend(dir: &OwnedFd, at: &str, files: &mut FileSet, depth: usize) -> Result
         }
         let path = format!("{at}/{name}");
         match open_dir(dir, name) {
-            Ok(below) => descend(&below, &path, files, depth + 1)?,
+            Ok(below) => {
+                let before = files.len();
+                descend(&below, &path, files, (depth + 1, seen))?;
+                if depth == 0 {
+                    seen(name, files.len() - before);
+                }
+            }
             // Not a directory, or a link: the next step finds out which.
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 if let Some(bytes) = read(dir, name, &path, files.size())? {

@@ -115,6 +115,9 @@ fn refuses_by_name_what_it_does_not_do() {
         assert_eq!(reason, "Unsupported");
         assert!(message.contains(field), "{field}: {message}");
     }
+    let here =
+        json!({"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/os": "linux"}}}}});
+    assert_eq!(step(&job(here), 0), Step::RunPod { after: Duration::ZERO });
     let harmless = json!({"securityContext": {"privileged": false, "runAsNonRoot": true,
         "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
         "seccompProfile": {"type": "RuntimeDefault"}}});

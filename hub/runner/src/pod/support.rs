@@ -3,7 +3,9 @@
 use k8s_openapi::api::{batch::v1::Job, core::v1::PodSpec};
 use serde_json::Value;
 
-const POD_FIELDS: [&str; 20] = [
+use super::NODE_NAME;
+
+const POD_FIELDS: [&str; 21] = [
     "activeDeadlineSeconds",
     "automountServiceAccountToken",
     "containers",
@@ -12,6 +14,8 @@ const POD_FIELDS: [&str; 20] = [
     "hostname",
     "imagePullSecrets",
     "initContainers",
+    // Checked by its labels.
+    "nodeSelector",
     "preemptionPolicy",
     "priority",
     "priorityClassName",
@@ -86,10 +90,39 @@ pub(crate) fn unsupported(job: &Job) -> Option<String> {
         return refuse("successPolicy", not_done);
     }
     let pod = spec.template.spec.as_ref()?;
+    if let Some((label, value)) = pod.node_selector.iter().flatten().find(|wanted| !is_own(wanted))
+    {
+        let own: Vec<_> =
+            node_labels().iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let why = format!(
+            "the hub's one node has no label {label}={value}, only {}; remove it, or run the hub in a \
+             cluster",
+            own.join(", ")
+        );
+        return refuse("template.spec.nodeSelector", &why);
+    }
     if pod.restart_policy.as_deref().is_some_and(|p| p != "OnFailure" && p != "Never") {
         return refuse("template.spec.restartPolicy", "use OnFailure or Never");
     }
     unsupported_pod(pod).map(|field| format!("spec.template.spec.{field}: {not_done}"))
+}
+
+/// What the one node is labelled with, as a kubelet labels its own.
+fn node_labels() -> [(&'static str, &'static str); 3] {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    [
+        ("kubernetes.io/arch", architecture),
+        ("kubernetes.io/hostname", NODE_NAME),
+        ("kubernetes.io/os", "linux"),
+    ]
+}
+
+fn is_own((label, value): &(&String, &String)) -> bool {
+    node_labels().contains(&(label.as_str(), value.as_str()))
 }
 
 fn unsupported_pod(spec: &PodSpec) -> Option<String> {

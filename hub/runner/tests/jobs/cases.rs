@@ -192,6 +192,7 @@ fn pipeline(name: &str, script: &str) -> Value {
     let mut user = container("render", script);
     user["volumeMounts"] = usual.clone();
     let files = mounts("/unused", "/work-creator-files/input", "/work-creator-files/metadata");
+    let told = json!([{"name": "shared-metadata", "mountPath": "/work-creator-files/metadata"}]);
     let writer = json!([
         "work-creator",
         "--input-directory",
@@ -210,9 +211,9 @@ fn pipeline(name: &str, script: &str) -> Value {
     let patch = pod_spec(json!({
         "serviceAccountName": "pipeline",
         "volumes": volumes,
-        "initContainers": [own("reader", json!(["reader"]), usual.clone()), user,
+        "initContainers": [own("reader", json!(["reader"]), usual), user,
             own("work-writer", writer, files)],
-        "containers": [own("status-writer", json!(["update-status"]), usual)]}));
+        "containers": [own("status-writer", json!(["update-status"]), told)]}));
     job(name, "", patch)
 }
 
@@ -232,7 +233,7 @@ async fn allow_reading(rig: &Rig) {
 async fn hands_output_to_the_hub() {
     let rig = ready().await;
     allow_reading(&rig).await;
-    let script = "mkdir /kratix/output/sub; cp /kratix/input/object.yaml /kratix/output/sub/copy.yaml; \
+    let script = "mkdir /kratix/output/sub /kratix/output/none; cp /kratix/input/object.yaml /kratix/output/sub/copy.yaml; \
                   echo 'message: done' > /kratix/metadata/status.yaml; echo x > /kratix/metadata/other";
     rig.create::<Job>(pipeline("render", script)).await;
     let over = rig.over("render").await;
@@ -246,7 +247,8 @@ async fn hands_output_to_the_hub() {
     assert_eq!(status_path, "/muster/results/default/render/status");
     assert_eq!(by, &pod.name_any());
     let paths: Vec<&str> = output.iter().map(|(path, _)| path).collect();
-    assert_eq!(paths, ["metadata/status.yaml", "output/sub/copy.yaml"]);
+    assert_eq!(paths, ["empty-directories", "metadata/status.yaml", "output/sub/copy.yaml"]);
+    assert_eq!(output.get("empty-directories").unwrap(), b"none");
     let copy = std::str::from_utf8(output.get("output/sub/copy.yaml").unwrap()).unwrap();
     assert!(copy.starts_with("apiVersion: v1\ndata:\n  size: small\nkind: ConfigMap\n"), "{copy}");
     assert_eq!(status.get("metadata/status.yaml").unwrap(), b"message: done\n");

@@ -15,7 +15,7 @@ fn request<'a>() -> Placed<'a> {
         namespace: "default",
         name: "seed-oak-sow-abcde.nested-5058f",
         promise: "seed",
-        resource: Some("oak"),
+        resource: Some(("default", "oak")),
         pipeline: "sow",
         id: "5058f1af8388633f609cadb75a75dc9d",
         paths: vec!["oak.yaml", "sub/oak-more.yaml"],
