@@ -34,6 +34,7 @@ pub struct Hub {
     directory: PathBuf,
     ports: (u16, u16),
     options: HubOptions,
+    authorities: Option<PathBuf>,
     ready: Ready,
 }
 
@@ -54,9 +55,19 @@ impl Hub {
 
     /// Starts a hub with further flags.
     pub fn start_with(directory: &Path, options: HubOptions) -> Self {
+        Self::start_trusting(directory, options, None)
+    }
+
+    /// Starts a hub that trusts the authorities in a file, instead of the machine's.
+    pub fn start_trusting(
+        directory: &Path,
+        options: HubOptions,
+        authorities: Option<&Path>,
+    ) -> Self {
         let ports = (free_port(), free_port());
-        let (process, ready) = launch(directory, ports, &options);
-        Self { process, directory: directory.to_owned(), ports, options, ready }
+        let authorities = authorities.map(Path::to_owned);
+        let (process, ready) = launch(directory, ports, &options, authorities.as_deref());
+        Self { process, directory: directory.to_owned(), ports, options, authorities, ready }
     }
 
     /// `kill -9`, then started again on the same data and ports.
@@ -72,7 +83,8 @@ impl Hub {
 
     /// Starts it again on the same data and ports.
     pub fn restart(&mut self) {
-        let (process, ready) = launch(&self.directory, self.ports, &self.options);
+        let authorities = self.authorities.as_deref();
+        let (process, ready) = launch(&self.directory, self.ports, &self.options, authorities);
         self.process = process;
         self.ready = ready;
     }
@@ -120,7 +132,12 @@ impl Hub {
     }
 }
 
-fn launch(directory: &Path, ports: (u16, u16), options: &HubOptions) -> (Process, Ready) {
+fn launch(
+    directory: &Path,
+    ports: (u16, u16),
+    options: &HubOptions,
+    authorities: Option<&Path>,
+) -> (Process, Ready) {
     let executor = match options.executor {
         Executor::Process => "process",
         Executor::Podman => "podman",
@@ -133,6 +150,7 @@ fn launch(directory: &Path, ports: (u16, u16), options: &HubOptions) -> (Process
         .args(["--api-listen", &format!("127.0.0.1:{}", ports.0)])
         .args(["--agents-listen", &format!("127.0.0.1:{}", ports.1)])
         .args(&options.flags)
+        .envs(authorities.map(|file| ("SSL_CERT_FILE", file)))
         .stdout(Stdio::piped());
     let mut process = Process::start(&mut command, &directory.join("hub.log"));
     let line = process.first_line();

@@ -50,11 +50,16 @@ pub struct S3Server {
 pub struct Repositories(PathBuf);
 
 impl GitServer {
-    /// Starts it below `directory`, with the user `hub` and the password `let-me-in`.
+    /// The user that it lets in at first.
+    pub const USER: &'static str = "hub";
+    /// The password of that user.
+    pub const PASSWORD: &'static str = "let-me-in";
+
+    /// Starts it below `directory`.
     pub fn start(directory: &Path) -> Self {
         let root = directory.join("git");
         fs::create_dir_all(&root).unwrap();
-        fs::write(root.join("users"), "hub let-me-in\n").unwrap();
+        fs::write(root.join("users"), format!("{} {}\n", Self::USER, Self::PASSWORD)).unwrap();
         let program = env::var_os("MUSTER_GIT_SERVER").expect("MUSTER_GIT_SERVER is not set");
         let mut command = Command::new(program);
         command.arg("--root").arg(&root).stdout(Stdio::piped());
@@ -71,7 +76,22 @@ impl GitServer {
 
     /// The PEM of its authority.
     pub fn authority(&self) -> String {
-        fs::read_to_string(&self.line.authority).unwrap()
+        fs::read_to_string(self.authority_file()).unwrap()
+    }
+
+    /// The file of its authority.
+    pub fn authority_file(&self) -> &Path {
+        &self.line.authority
+    }
+
+    /// Where its repositories lie.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What precedes the names of its repositories in their URLs.
+    pub fn base(&self) -> &str {
+        &self.line.url
     }
 
     /// Lets these in: lines of a user, a password, and `ro` for one who only reads.
@@ -193,6 +213,11 @@ impl S3Server {
         let process = Process::start(&mut command, &directory.join("s3.log"));
         listens(port);
         Self { _process: process, root, port }
+    }
+
+    /// Where its buckets lie.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Its host and port.
