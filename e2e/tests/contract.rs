@@ -1,9 +1,17 @@
-//! What Kratix's users type and read: refusals and warnings to the word. All through the real kubectl, against the real hub.
+//! What Kratix's users type and read: refusals and warnings to the word, printed columns, the
+//! platform's configuration, the world that a pipeline finds itself in, and its rights. All through
+//! the real kubectl, against the real hub.
 
+#[path = "contract/columns.rs"]
+mod columns;
 #[path = "contract/configuration.rs"]
 mod configuration;
 #[path = "contract/phrases.rs"]
 mod phrases;
+#[path = "contract/rights.rs"]
+mod rights;
+#[path = "contract/world.rs"]
+mod world;
 
 /// A Promise that is in order, for tests to spoil.
 pub(crate) const GOOD: &str = "\

@@ -94,7 +94,7 @@ const NEW_PROMISES: &[Case<'_>] = &[
     (
         "          - {name: emit,",
         "          - {name: emit, image: box}\n          - {name: emit,",
-        &["spec.template.spec.initContainers[2].name: Duplicate value: \"emit\""],
+        &["is invalid: spec.template.spec.initContainers[2].name: Duplicate value: \"emit\""],
     ),
     (
         "image: box,",
