@@ -85,7 +85,7 @@ def main():
         hard = [line for line in left if line.startswith("hard")]
         print(f"{name}: {len(hard)} unexplained, {len(lines) - len(left)} by our rules, "
               f"{len(left) - len(hard)} soft")
-        for line in lines if everything else hard[:40]:
+        for line in lines if everything else hard[:400]:
             print("   ", line)
         failed |= bool(hard)
     for rule in rules if played == names else []:

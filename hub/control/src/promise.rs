@@ -132,10 +132,16 @@ impl Promises {
             }
         }
         let rollup = self.rollup(&case);
-        draft.workflow(&progress, &wanted.names());
+        match wanted.runs_anything() {
+            true => draft.workflow(&progress, &wanted.names()),
+            false => draft.no_workflow(),
+        }
         draft.standing(&rollup);
         let suspended = matches!(progress.step, Step::Suspended { .. });
         let halted = suspended || matches!(progress.step, Step::Failed { .. });
+        if !fulfilled && !halted {
+            draft.judge(&status::waits_for_requirements());
+        }
         let held = status::available(&case.promise);
         let can = fulfilled && established && (complete || (held && !halted));
         conclude(&case, &mut draft, (can, complete && fulfilled), &rollup);
@@ -171,7 +177,7 @@ impl Promises {
                 verdict.message = format!("Cannot fulfil resource requests: {}", causes.join("; "));
                 draft.judge(&verdict);
                 draft.set("status", json!(word));
-                objects::write_status(&api, &object, &draft.finish()).await?;
+                objects::write_status(&api, &object, &status::repeated(draft.finish())).await?;
                 return Ok(None);
             }
         };
@@ -186,7 +192,8 @@ impl Promises {
         draft.judge(&paused(kind::AVAILABLE, Truth::False));
         draft.idle(Idle::Paused);
         draft.set("status", json!("Unavailable"));
-        if objects::write_status(&case.api, &case.object, &draft.finish()).await? {
+        let status = status::repeated(draft.finish());
+        if objects::write_status(&case.api, &case.object, &status).await? {
             let about = workflow::reference(&case.subject, &case.object);
             self.events.warning(&about, "PausedReconciliation", "Paused").await;
             if let Some(api) = &case.offer.api {
@@ -255,7 +262,7 @@ impl Promises {
 
     /// Writes status; tells requests and other Promises when what they wait for changed.
     async fn finish(&self, case: &Case, draft: Draft, can: bool) -> Result<(), Failed> {
-        let status = draft.finish();
+        let status = status::repeated(draft.finish());
         let old = &case.object.data["status"];
         let observed = old["observedGeneration"] != status["observedGeneration"];
         let turned = can != status::available(&case.promise);
@@ -329,7 +336,7 @@ fn conclude(case: &Case, draft: &mut Draft, (can, done): (bool, bool), rollup: &
     let (verdict, word) = status::availability(can);
     draft.judge(&verdict);
     draft.set("status", json!(word));
-    draft.set("version", json!(promise::version(&case.promise)));
+    draft.set("version", json!(promise::labelled_version(&case.promise)));
     if can {
         draft.set("lastAvailableTime", json!(status::last_available(&case.promise, case.now)));
     }
@@ -338,7 +345,9 @@ fn conclude(case: &Case, draft: &mut Draft, (can, done): (bool, bool), rollup: &
         draft.set("apiVersion", json!(api.api_version().to_lowercase()));
     }
     if done {
-        draft.settle_message(Some(MESSAGE_DONE));
+        if case.wanted(Action::Configure).runs_anything() {
+            draft.settle_message(Some(MESSAGE_DONE));
+        }
         draft.works(rollup);
     }
 }

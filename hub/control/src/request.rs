@@ -140,6 +140,13 @@ impl Requests {
 
     /// Says why nothing runs.
     async fn rest(&self, case: &Case, idle: Idle<'_>) -> Result<(), Failed> {
+        let label = case.request.labels().get(labels::PROMISE_NAME);
+        if idle != Idle::Paused && label != Some(&case.subject.promise) {
+            let labels = json!({ labels::PROMISE_NAME: case.subject.promise });
+            let metadata = Map::from_iter([("labels".to_owned(), labels)]);
+            objects::patch_metadata(&case.requests, &case.request, metadata).await?;
+            return Ok(());
+        }
         let mut draft = case.draft();
         draft.idle(idle);
         let is_news = !rerun::was_paused(&case.request.data["status"]);

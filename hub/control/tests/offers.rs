@@ -80,7 +80,8 @@ async fn a_promise_installs_its_api_with_our_columns_and_its_dependencies() {
     let seen = home.until(&promises, "cache", |p| is(p, "Available", "True")).await;
     assert_eq!(seen["status"]["kind"], "Cache");
     assert_eq!(seen["status"]["apiVersion"], "ex.io/v1");
-    assert_eq!(seen["status"]["version"], "not-set");
+    assert_eq!(seen["status"]["version"], Value::Null, "nobody set one");
+    assert_eq!(seen["status"]["kratix"]["kind"], "Cache");
     assert!(
         condition(&seen, "Reconciled").starts_with("Unknown/NoMatchingDestination"),
         "{seen:#}"

@@ -61,9 +61,13 @@ pub fn hash(generation: i64, spec: &PromiseSpec) -> String {
 
 /// A Promise's version: its label's value.
 pub fn version(promise: &Promise) -> &str {
+    labelled_version(promise).unwrap_or(VERSION_NOT_SET)
+}
+
+/// The value of the label, if it is there: what status says of the version.
+pub fn labelled_version(promise: &Promise) -> Option<&str> {
     let labels = promise.metadata.labels.as_ref();
-    let version = labels.and_then(|labels| labels.get(labels::PROMISE_VERSION));
-    version.map_or(VERSION_NOT_SET, String::as_str)
+    labels.and_then(|labels| labels.get(labels::PROMISE_VERSION)).map(String::as_str)
 }
 
 /// The name of the revision of a Promise at a version.

@@ -123,6 +123,11 @@ impl Draft {
         conditions::set(&mut self.conditions, verdict, Some(self.generation), self.now);
     }
 
+    /// Takes a condition away.
+    pub fn forget(&mut self, kind: &str) {
+        self.conditions.retain(|condition| condition.type_ != kind);
+    }
+
     /// Sets a condition only where it is already there.
     pub fn judge_again(&mut self, verdict: &Verdict) {
         if conditions::find(&self.conditions, verdict.kind).is_some() {
@@ -193,6 +198,19 @@ impl Draft {
         }
     }
 
+    /// Says that a Promise has no pipelines of its own; like Kratix, by saying nothing of them.
+    pub fn no_workflow(&mut self) {
+        for counter in ["workflows", "workflowsSucceeded", "workflowsFailed"] {
+            self.set(counter, json!(0));
+        }
+        for gone in ["message", "lastSuccessfulConfigureWorkflowTime"] {
+            self.set(gone, Value::Null);
+        }
+        self.status["kratix"]["workflows"] = json!({});
+        self.forget(kind::CONFIGURE_WORKFLOW_COMPLETED);
+        self.set("observedGeneration", json!(self.generation));
+    }
+
     /// Whether status speaks of no pipeline of this run yet.
     fn is_new_run(&self, progress: &Progress) -> bool {
         let Some(hash) = progress.pipelines.iter().find_map(|entry| entry.hash.as_ref()) else {
@@ -237,7 +255,7 @@ impl Draft {
     pub fn standing(&mut self, rollup: &Rollup) {
         match &rollup.healthy {
             Some(healthy) => self.judge(healthy),
-            None => self.conditions.retain(|condition| condition.type_ != kind::HEALTHY),
+            None => self.forget(kind::HEALTHY),
         }
         self.set("placements", json!(rollup.placements));
         self.set("healthStatus", rollup.health_status.clone());
@@ -270,6 +288,9 @@ impl Draft {
                     message.clone(),
                 ));
                 self.judge(&Verdict::new(kind::RECONCILED, Truth::Unknown, reason, message));
+                if self.text("message").is_none() {
+                    self.set("message", json!(MESSAGE_PENDING));
+                }
             }
         }
     }
@@ -303,7 +324,7 @@ impl Draft {
             Step::Start { index, .. } | Step::Running { index } | Step::Refused { index, .. } => {
                 let running = || Waiting::PipelineRunning { pipeline: names[*index].to_owned() };
                 let waiting = failing(progress, names).unwrap_or_else(running);
-                self.conditions.retain(|held| held.type_ != kind::DELETE_WORKFLOW_COMPLETED);
+                self.forget(kind::DELETE_WORKFLOW_COMPLETED);
                 self.removing(&waiting, None);
             }
             Step::Await { .. } => {}

@@ -104,7 +104,7 @@ pub struct PromiseStatus {
     /// See [`crate::conditions`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// The version label's value, or `not-set`.
+    /// The version label's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The generation that the status speaks of.
@@ -150,8 +150,8 @@ pub struct PromiseStatus {
 pub struct RequiredPromiseStatus {
     /// Its name.
     pub name: String,
-    /// The version asked for.
-    #[serde(default)]
+    /// The version asked for; empty for any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
     /// Kratix's words, such as "Requirement installed".
     pub state: String,
@@ -186,6 +186,21 @@ pub struct KratixStatus {
     /// The run of each pipeline.
     #[serde(default)]
     pub workflows: WorkflowsStatus,
+    /// A Promise's kind of requests, again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// A Promise's group and version of requests, again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
+    /// A Promise's version, again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// A Promise's `Available` or `Unavailable`, again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// When a Promise was last available, again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_available_time: Option<String>,
 }
 
 /// The runs of a workflow.

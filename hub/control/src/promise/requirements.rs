@@ -37,7 +37,10 @@ impl Promises {
             self.triggers.look_at(name).await;
         }
         let verdict = status::requirements(&states);
-        draft.judge(&verdict);
+        match states.is_empty() {
+            true => draft.forget(verdict.kind),
+            false => draft.judge(&verdict),
+        }
         Ok(verdict.truth == Truth::True)
     }
 

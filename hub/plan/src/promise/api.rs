@@ -191,7 +191,7 @@ fn status_schema() -> Value {
     };
     let pipelines = list(json!({
         "name": text, "phase": text, "message": text, "nextRetryAt": text,
-        "attempts": number, "lastTransitionTime": text,
+        "attempts": number, "lastTransitionTime": moment,
     }));
     json!({
         "type": "object",

@@ -6,6 +6,7 @@ use muster_api::{
     conditions::{self, Truth, Verdict, kind},
     promise::{NamedVersion, RequiredBy, RequiredPromise, RequiredPromiseStatus},
 };
+use serde_json::Value;
 
 /// A requirement that is met.
 pub const REQUIREMENT_INSTALLED: &str = "Requirement installed";
@@ -106,6 +107,11 @@ pub fn requirements(states: &[RequiredPromiseStatus]) -> Verdict {
     verdict(Truth::False, reason, format!("Requirements not fulfilled: {}", named.join("; ")))
 }
 
+/// `Reconciled` of a Promise whose requirements are not fulfilled.
+pub fn waits_for_requirements() -> Verdict {
+    Verdict::new(kind::RECONCILED, Truth::Unknown, "RequirementsNotFulfilled", "Pending")
+}
+
 /// The condition `Available`, and the word in `status.status`.
 pub fn availability(can: bool) -> (Verdict, &'static str) {
     if can {
@@ -115,6 +121,19 @@ pub fn availability(can: bool) -> (Verdict, &'static str) {
         let message = "Cannot fulfil resource requests";
         (Verdict::new(kind::AVAILABLE, Truth::False, "PromiseUnavailable", message), "Unavailable")
     }
+}
+
+/// Repeats under `status.kratix` what Kratix has in both places.
+pub fn repeated(mut status: Value) -> Value {
+    for key in ["kind", "apiVersion", "version", "status", "lastAvailableTime"] {
+        let told = status.get(key).filter(|told| !told.is_null()).cloned();
+        match (told, status["kratix"].as_object_mut()) {
+            (Some(told), _) => status["kratix"][key] = told,
+            (None, Some(kratix)) => drop(kratix.remove(key)),
+            (None, None) => {}
+        }
+    }
+    status
 }
 
 /// `status.lastAvailableTime`: moves when availability begins, not while it lasts.
