@@ -19,11 +19,12 @@ use kube::{
 };
 use muster_api::{
     Agent, BucketStateStore, Destination, FLEET_GROUP, GitStateStore, KRATIX_GROUP, Promise,
-    PromiseRevision, SYSTEM_NAMESPACE,
+    PromiseRevision, SYSTEM_NAMESPACE, Work,
     destination::{StateStoreKind, StateStoreRef},
 };
+use muster_daemon::Clock;
 use muster_plan::{
-    admit::{self, Refusal},
+    admit::{self, Place, Places, Refusal},
     config,
     options::Options,
     promise::{self, Offer, status},
@@ -37,6 +38,7 @@ use crate::{
     manifests::{account_name, identity},
     objects,
     options::Chosen,
+    places::Claims,
     queue::chain,
 };
 
@@ -64,6 +66,8 @@ pub struct AdmissionView<'a> {
     pub object: Option<&'a Value>,
     /// The object as it is; none on create.
     pub old: Option<&'a Value>,
+    /// Whether nothing will be written.
+    pub dry_run: bool,
 }
 
 /// The hub's rules on what enters the API.
@@ -71,12 +75,19 @@ pub struct AdmissionView<'a> {
 pub struct Admission {
     client: Client,
     options: Chosen,
+    claims: Arc<Claims>,
+    clock: Clock,
 }
 
 impl Admission {
     /// With the client of the admission controller.
-    pub(crate) fn new(client: Client, options: Chosen) -> Arc<Self> {
-        Arc::new(Self { client, options })
+    pub(crate) fn new(
+        client: Client,
+        options: Chosen,
+        claims: Arc<Claims>,
+        clock: Clock,
+    ) -> Arc<Self> {
+        Arc::new(Self { client, options, claims, clock })
     }
 
     /// Whether there may be rules on this kind: on some of the hub's, and on any that could be a
@@ -91,6 +102,7 @@ impl Admission {
                         | "promiserevisions"
                         | "gitstatestores"
                         | "bucketstatestores"
+                        | "works"
                 )
             }
             FLEET_GROUP => false,
@@ -103,13 +115,20 @@ impl Admission {
     pub async fn review(&self, view: AdmissionView<'_>) -> Result<Vec<String>, Refusal> {
         match view.subresource {
             "" if view.group == KRATIX_GROUP || view.kind == "ConfigMap" => {}
+            "status" if view.group == KRATIX_GROUP && view.kind != "Promise" => {
+                return Ok(Vec::new());
+            }
             "status" => return self.status(&view).await.map(|()| Vec::new()),
             _ => return Ok(Vec::new()),
         }
         match (view.kind, view.operation, view.object, view.old) {
             ("Promise", "CREATE" | "UPDATE", Some(object), old) => self.promise(object, old).await,
             ("Destination", "CREATE" | "UPDATE", Some(object), old) => {
-                self.destination(object, old).await
+                self.destination(object, old, view.dry_run).await
+            }
+            ("Work", "CREATE" | "UPDATE", Some(object), old) => {
+                let old: Option<Work> = old.map(read).transpose()?;
+                admit::work(&read(object)?, old.as_ref()).map(|()| Vec::new())
             }
             ("GitStateStore", "CREATE" | "UPDATE", Some(object), _) => {
                 admit::git_store(&read::<GitStateStore>(object)?).map(|()| Vec::new())
@@ -195,6 +214,7 @@ impl Admission {
         &self,
         object: &Value,
         old: Option<&Value>,
+        dry_run: bool,
     ) -> Result<Vec<String>, Refusal> {
         let destination: Destination = read(object)?;
         let old: Option<Destination> = old.map(read).transpose()?;
@@ -205,12 +225,36 @@ impl Admission {
         let name = destination.metadata.name.as_deref().unwrap_or_default();
         let agent = agents.get_opt(name).await.map_err(unavailable)?.is_some();
         let Some(reference) = &destination.spec.state_store_ref else {
-            return admit::destination(&destination, agent, &[], false);
+            return admit::destination(&destination, agent, false);
         };
-        let all: Api<Destination> = Api::all(self.client.clone());
-        let others = all.list(&ListParams::default()).await.map_err(unavailable)?.items;
         let store = self.has_store(reference).await?;
-        admit::destination(&destination, agent, &others, store)
+        let warnings = admit::destination(&destination, agent, store)?;
+        self.take_place(&destination, dry_run).await.map(|()| warnings)
+    }
+
+    /// Takes a Destination's place, unless nothing will be written.
+    async fn take_place(&self, destination: &Destination, dry_run: bool) -> Result<(), Refusal> {
+        let Some(place) = Place::of(destination) else { return Ok(()) };
+        let name = destination.metadata.name.as_deref().unwrap_or_default();
+        if !self.claims.is_complete() {
+            let all: Api<Destination> = Api::all(self.client.clone());
+            let listed = all.list(&ListParams::default()).await.map_err(unavailable)?;
+            let mut places = Places::default();
+            for other in &listed.items {
+                if let Some(place) = Place::of(other) {
+                    places.put(&place, other.metadata.name.as_deref().unwrap_or_default());
+                }
+            }
+            if let Some(by) = places.in_the_way(&place, name) {
+                return Err(admit::taken(destination, &place, by));
+            }
+        }
+        let now = self.clock.now();
+        let taken = match dry_run {
+            true => self.claims.in_the_way(name, &place, now).map_or(Ok(()), Err),
+            false => self.claims.claim(name, place.clone(), now),
+        };
+        taken.map_err(|by| admit::taken(destination, &place, by))
     }
 
     async fn has_store(&self, reference: &StateStoreRef) -> Result<bool, Refusal> {

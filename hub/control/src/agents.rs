@@ -25,7 +25,7 @@ use muster_plan::site::NEVER_CONNECTED;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use crate::queue::Next;
+use crate::{events::Events, queue::Next};
 
 pub(crate) use enrol::Enrolling;
 pub(crate) use presence::{Heard, Sessions};
@@ -41,6 +41,7 @@ const ATTEMPTS: usize = 5;
 pub(crate) struct AgentKeeper {
     pub client: Client,
     pub sessions: Arc<Sessions>,
+    pub events: Events,
     pub clock: Clock,
 }
 
@@ -126,7 +127,20 @@ impl AgentKeeper {
         update_status(api, destination, |status: &mut DestinationStatus| {
             conditions::set(&mut status.conditions, verdict, None, now);
         })
-        .await
+        .await?;
+        let all = destination.status.as_ref().map(|status| status.conditions.as_slice());
+        let said = conditions::find(all.unwrap_or_default(), kind::READY);
+        if said.is_some_and(|said| said.reason == verdict.reason) {
+            return Ok(());
+        }
+        let about = destination.object_ref(&());
+        match verdict.truth {
+            Truth::True => {
+                self.events.normal(&about, "DestinationReady", "Destination is Ready").await;
+            }
+            _ => self.events.warning(&about, "DestinationNotReady", &verdict.message).await,
+        }
+        Ok(())
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     events::Events,
     options::Chosen,
     owner::Wakes,
+    places::Claims,
     queue::{Queue, Triggers, chain, queue},
     schedule::{self, Scheduler},
     shelf::ObjectKey,
@@ -117,19 +118,26 @@ impl Fleet {
         };
         Self {
             watches: client_for("schedule"),
-            scheduler: Scheduler { client: client_for("schedule"), world: world.clone() },
+            scheduler: Scheduler {
+                client: client_for("schedule"),
+                world: world.clone(),
+                events: Events::new(client_for("schedule"), "Scheduler"),
+                works: observer.heads.works.clone(),
+            },
             status: StatusWriter {
                 client: client_for("status"),
                 world: world.clone(),
                 reports,
                 assignments: assignments.clone(),
-                events: Events::new(client_for("status"), "WorkPlacementController"),
+                placement_events: Events::new(client_for("status"), "WorkPlacementController"),
+                work_events: Events::new(client_for("status"), "Scheduler"),
                 clock: clock.clone(),
                 written: Arc::new(Mutex::new(HashMap::new())),
             },
             keeper: AgentKeeper {
                 client: client_for("agents"),
                 sessions: sessions.clone(),
+                events: Events::new(client_for("agents"), "DestinationController"),
                 clock: clock.clone(),
             },
             enrolling: Enrolling { client: client_for("agents"), clock: clock.clone() },
@@ -147,6 +155,11 @@ impl Fleet {
     /// Where a Work that was written is told of before a watch shows it.
     pub(crate) fn observer(&self) -> Observer {
         self.observer.clone()
+    }
+
+    /// Which directories of state stores are taken.
+    pub(crate) fn claims(&self) -> Arc<Claims> {
+        self.world.claims()
     }
 
     /// Where the bytes of files are.

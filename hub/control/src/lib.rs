@@ -17,6 +17,7 @@ mod objects;
 mod offers;
 mod options;
 mod owner;
+mod places;
 mod pods;
 mod promise;
 mod queue;
@@ -83,12 +84,14 @@ impl Control {
         let observer = fleet.observer();
         let configuring = client_for(manifests::identity::CONFIGURATION);
         let sweeping = client_for(manifests::identity::PODS);
+        let claims = fleet.claims();
+        let admission = client_for(manifests::identity::ADMISSION);
         Self {
             configuration: Configuration::new(configuring, options.clone()),
             offers: queues.observing(observer.clone()),
             fleet,
             pods: Pods::new(sweeping, options.clone(), clock.clone()),
-            admission: Admission::new(client_for(manifests::identity::ADMISSION), options),
+            admission: Admission::new(admission, options, claims, clock.clone()),
             results: Results::new(client_for(manifests::identity::RESULTS), observer, clock),
         }
     }

@@ -216,6 +216,7 @@ fn schedule_rules() -> Value {
             &["create", "patch", "update", "delete"]
         ),
         rule(&["fleet.muster.dev"], &["agents"], &READ),
+        rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
     ])
 }
 
@@ -253,6 +254,7 @@ fn agents_rules() -> Value {
             &["get", "list", "watch", "patch", "delete"]
         ),
         rule(&[""], &["secrets"], &["get", "update"]),
+        rule(&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
     ])
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use muster_api::{
@@ -13,7 +13,12 @@ use muster_api::{
 use muster_plan::schedule::{Schedule, Update};
 use serde_json::json;
 
-use crate::{queue::Next, shelf::ObjectKey, world::World};
+use crate::{
+    events::Events,
+    queue::{Next, Triggers, chain},
+    shelf::ObjectKey,
+    world::World,
+};
 
 /// How many Works are placed at once: enough to keep the API busy, few enough to stay in memory.
 pub(crate) const AT_ONCE: usize = 16;
@@ -21,11 +26,28 @@ pub(crate) const AT_ONCE: usize = 16;
 /// How long a watch may need to show what a write met.
 const CATCH_UP: Duration = Duration::from_millis(2);
 
+/// How many placements of one Work are told of one by one: of a fleet's nobody reads them.
+const TOLD_MAX: usize = 10;
+
 /// Places Works; clones share the index.
 #[derive(Clone)]
 pub(crate) struct Scheduler {
     pub client: Client,
     pub world: Arc<World>,
+    pub events: Events,
+    /// Whose status is looked at when placing fails, or no longer does.
+    pub works: Triggers<ObjectKey>,
+}
+
+/// What was done for one Work.
+#[derive(Debug, Default)]
+struct Deeds {
+    created: Vec<String>,
+    updated: Vec<String>,
+    /// Placements whose destinations no longer match since now.
+    marked: Vec<WorkPlacement>,
+    /// Names and causes.
+    not_deleted: Vec<String>,
 }
 
 /// Why a Work's placements could not be made what they should be.
@@ -50,13 +72,18 @@ pub(crate) enum ScheduleError {
 impl Scheduler {
     /// Makes the placements of one Work what the plan says.
     pub(crate) async fn reconcile(self, key: ObjectKey) -> Result<Next, ScheduleError> {
-        match self.place(key).await {
+        let result = match self.place(key.clone()).await {
             // The watch is about to show the newer copy; it is no news that there is one.
             Err(ScheduleError::Api { source, .. }) if is_conflict(&source) => {
-                Ok(Next::After(CATCH_UP))
+                return Ok(Next::After(CATCH_UP));
             }
             result => result,
+        };
+        let failure = result.as_ref().err().map(|error| chain(error));
+        if self.world.note_failure(&key, failure) {
+            self.works.look_at(key).await;
         }
+        result
     }
 
     async fn place(&self, key: ObjectKey) -> Result<Next, ScheduleError> {
@@ -71,34 +98,78 @@ impl Scheduler {
             });
             return Err(error);
         }
-        self.carry_out(&key, &plan).await?;
+        let (deeds, result) = self.carry_out(&key, &plan).await;
+        self.tell(&work, deeds).await;
+        result?;
         if work.metadata.deletion_timestamp.is_some() && self.world.placements_len(&key) == 0 {
             self.let_go(&work, &key).await?;
         }
         Ok(Next::Change)
     }
 
-    async fn carry_out(&self, key: &ObjectKey, plan: &Schedule) -> Result<(), ScheduleError> {
+    async fn carry_out(
+        &self,
+        key: &ObjectKey,
+        plan: &Schedule,
+    ) -> (Deeds, Result<(), ScheduleError>) {
         let api: Api<WorkPlacement> = Api::namespaced(self.client.clone(), &key.namespace);
-        let mut result = Ok(());
+        let (mut deeds, mut result) = (Deeds::default(), Ok(()));
         // All of them, whatever happens to one: a placement never waits for another.
         for placement in &plan.create {
             let done = self.create(&api, placement).await;
-            if done.is_err() {
-                self.world.unexpect(&ObjectKey::of(placement));
+            match &done {
+                Ok(()) => deeds.created.extend(placement.metadata.name.clone()),
+                Err(_) => self.world.unexpect(&ObjectKey::of(placement)),
             }
             result = result.and(done);
         }
         for update in &plan.update {
-            result = result.and(change(&api, update).await);
+            let done = change(&api, update).await;
+            if let Ok(Some(changed)) = &done {
+                deeds.updated.push(update.name.clone());
+                deeds.marked.extend(update.marks.then(|| changed.clone()));
+            }
+            result = result.and(done.map(drop));
         }
         for name in &plan.delete {
             result = result.and(match api.delete(name, &DeleteParams::default()).await {
-                Err(error) if !is_gone(&error) => Err(failed(name, "deleted", error)),
+                Err(error) if !is_gone(&error) => {
+                    deeds.not_deleted.push(format!("{name}: {}", chain(&error)));
+                    Err(failed(name, "deleted", error))
+                }
                 _ => Ok(()),
             });
         }
-        result
+        (deeds, result)
+    }
+
+    /// Tells people what was done, in Kratix's words; of very much, how much.
+    async fn tell(&self, work: &Work, deeds: Deeds) {
+        let about = work.object_ref(&());
+        for (names, operation) in [(deeds.created, "created"), (deeds.updated, "updated")] {
+            if names.len() > TOLD_MAX {
+                let note = format!("{} workplacements reconciled, {operation}", names.len());
+                self.events.normal(&about, "WorkplacementReconciled", &note).await;
+                continue;
+            }
+            for name in names {
+                let note = format!("workplacement reconciled: {name}, operation: {operation}");
+                self.events.normal(&about, "WorkplacementReconciled", &note).await;
+            }
+        }
+        for placement in deeds.marked.iter().take(TOLD_MAX) {
+            let note = format!(
+                "labels for destination: {} no longer match the expected labels, marking this \
+                 workplacement as misplaced",
+                placement.spec.target_destination_name
+            );
+            let about = placement.object_ref(&());
+            self.events.warning(&about, "DestinationSelectorMismatch", &note).await;
+        }
+        for cause in deeds.not_deleted.iter().take(TOLD_MAX) {
+            let note = format!("failed deleting workplacement {cause}");
+            self.events.warning(&about, "FailedDelete", &note).await;
+        }
     }
 
     async fn create(
@@ -160,15 +231,20 @@ impl Scheduler {
     }
 }
 
-async fn change(api: &Api<WorkPlacement>, update: &Update) -> Result<(), ScheduleError> {
+/// `None`: it is gone.
+async fn change(
+    api: &Api<WorkPlacement>,
+    update: &Update,
+) -> Result<Option<WorkPlacement>, ScheduleError> {
     let misplaced = update.misplaced.then_some("true");
     let patch = json!({
         "metadata": { "labels": { labels::MISPLACED: misplaced } },
         "spec": update.spec,
     });
     match api.patch(&update.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Err(error) if !is_gone(&error) => Err(failed(&update.name, "changed", error)),
-        _ => Ok(()),
+        Ok(changed) => Ok(Some(changed)),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(failed(&update.name, "changed", error)),
     }
 }
 

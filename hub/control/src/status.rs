@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource as _,
     api::{Patch, PatchParams, PostParams},
@@ -80,7 +81,8 @@ pub(crate) struct StatusWriter {
     pub world: Arc<World>,
     pub reports: Reports,
     pub assignments: Assignments,
-    pub events: Events,
+    pub placement_events: Events,
+    pub work_events: Events,
     pub clock: Clock,
     /// When the status of a large Work was last written.
     pub written: Arc<Mutex<HashMap<ObjectKey, Instant>>>,
@@ -194,19 +196,25 @@ impl StatusWriter {
         let found = found.map_err(|error| failed(object(), "read", error))?;
         let Some(mut work) = found else { return Ok(Next::Change) };
         let status = self.world.work_status(&key, &work, self.clock.now());
-        if work.status.as_ref() == Some(&status) {
+        let Some(status) = status.filter(|status| work.status.as_ref() != Some(status)) else {
             return Ok(Next::Change);
-        }
+        };
         if let Some(wait) = self.pace(&key) {
             return Ok(Next::After(wait));
         }
+        let told = rollup::work_events(&work, &status);
         work.status = Some(status);
         let written = api.replace_status(&key.name, &PostParams::default(), &work).await;
         match finish(written.map(drop), object, "written") {
             // A newer copy is there already; it is looked at in its turn.
-            Err(error) if error.is_conflict() => Ok(Next::After(Duration::ZERO)),
-            result => result.map(|()| Next::Change),
+            Err(error) if error.is_conflict() => return Ok(Next::After(Duration::ZERO)),
+            result => result?,
         }
+        let about = work.object_ref(&());
+        for (fine, reason, note) in told {
+            tell(&self.work_events, &about, fine, reason, &note).await;
+        }
+        Ok(Next::Change)
     }
 
     async fn write_placement(
@@ -258,11 +266,7 @@ impl StatusWriter {
     /// Tells people what became of a placement's files.
     async fn tell(&self, placement: &WorkPlacement, report: &StoreReport) {
         let Some((fine, reason, note)) = rollup::store_event(report) else { return };
-        let about = placement.object_ref(&());
-        match fine {
-            true => self.events.normal(&about, reason, &note).await,
-            false => self.events.warning(&about, reason, &note).await,
-        }
+        tell(&self.placement_events, &placement.object_ref(&()), fine, reason, &note).await;
     }
 
     /// Whether nothing of a deleted placement is left, or nobody is left to say so.
@@ -315,6 +319,13 @@ fn is_heard_soon(placement: &WorkPlacement, site: Option<&Site>) -> bool {
     let marked = meta.labels.as_ref().is_some_and(|all| all.contains_key(labels::MISPLACED));
     let fresh = placement.status.is_none() && meta.deletion_timestamp.is_none() && !marked;
     fresh && site.is_some_and(|site| site.state_store || site.link == Link::Connected)
+}
+
+async fn tell(events: &Events, about: &ObjectReference, fine: bool, reason: &str, note: &str) {
+    match fine {
+        true => events.normal(about, reason, note).await,
+        false => events.warning(about, reason, note).await,
+    }
 }
 
 async fn let_go(api: &Api<WorkPlacement>, placement: &WorkPlacement) -> Result<(), kube::Error> {

@@ -18,13 +18,17 @@ use muster_api::{
 };
 use muster_plan::{
     rollup,
-    schedule::{Schedule, concerns, schedule},
-    site::{Site, Sites},
+    schedule::{
+        Schedule, Wanted, asks_to_move, holds, is_asked_to_move, is_misplaced, is_request,
+        schedule, unplaced, wants,
+    },
+    site::{Link, Site, Sites},
 };
 use tokio::sync::watch;
 
 use crate::{
     owner::Owner,
+    places::Claims,
     shelf::{Changed, ObjectKey, Shelf},
 };
 
@@ -68,6 +72,7 @@ pub(crate) struct Affected {
 #[derive(Debug)]
 pub(crate) struct World {
     inner: Mutex<Inner>,
+    claims: Arc<Claims>,
     loaded: watch::Sender<bool>,
 }
 
@@ -84,13 +89,24 @@ struct Inner {
     works_of: HashMap<Owner, BTreeSet<ObjectKey>>,
     placements_of: HashMap<Owner, BTreeSet<ObjectKey>>,
     by_destination: HashMap<String, BTreeSet<ObjectKey>>,
+    /// Works by what a group of theirs wants: far fewer wants than Works.
+    by_want: HashMap<Wanted, BTreeSet<ObjectKey>>,
+    /// Placements that are asked to move.
+    asked: BTreeSet<ObjectKey>,
+    /// Why the placements of a Work could not be made.
+    failures: HashMap<ObjectKey, String>,
     /// Placements about to be created, until a watch shows them.
     expected: HashMap<ObjectKey, WorkPlacement>,
 }
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { inner: Mutex::default(), loaded: watch::Sender::new(false) }
+        Self { inner: Mutex::default(), claims: Arc::default(), loaded: watch::Sender::new(false) }
+    }
+
+    /// Which directories of state stores are taken.
+    pub(crate) fn claims(&self) -> Arc<Claims> {
+        self.claims.clone()
     }
 
     /// Takes an event in; says what it affects.
@@ -99,7 +115,12 @@ impl World {
         match seen {
             Seen::Work(event) => inner.take_works(event, affected),
             Seen::Placement(event) => inner.take_placements(event, affected),
-            Seen::Destination(event) => inner.take_destinations(event, affected),
+            Seen::Destination(event) => {
+                inner.take_destinations(event, &self.claims, affected);
+                if inner.destinations.loaded() {
+                    self.claims.complete();
+                }
+            }
             Seen::Agent(event) => inner.take_agents(event, affected),
             Seen::GitStore(event) => {
                 let changed = inner.git_stores.take(event);
@@ -158,10 +179,26 @@ impl World {
         self.lock().expected.remove(key);
     }
 
-    /// The status of a Work by its placements.
-    pub(crate) fn work_status(&self, key: &ObjectKey, work: &Work, now: Timestamp) -> WorkStatus {
+    /// Notes whether the placements of a Work could be made; says whether that is news.
+    pub(crate) fn note_failure(&self, key: &ObjectKey, failure: Option<String>) -> bool {
+        let mut inner = self.lock();
+        let before = match &failure {
+            Some(cause) => inner.failures.insert(key.clone(), cause.clone()),
+            None => inner.failures.remove(key),
+        };
+        before != failure
+    }
+
+    /// The status of a Work by its placements; none while it is about to have some.
+    pub(crate) fn work_status(
+        &self,
+        key: &ObjectKey,
+        work: &Work,
+        now: Timestamp,
+    ) -> Option<WorkStatus> {
         let inner = self.lock();
-        rollup::work(work, &inner.placements_of(key), &inner.sites, now)
+        let failure = inner.failures.get(key).map(String::as_str);
+        rollup::work(work, &inner.placements_of(key), &inner.sites, failure, now)
     }
 
     /// How many placements a Work has.
@@ -271,6 +308,14 @@ impl Inner {
         if differs {
             affected.schedule.insert(changed.key.clone());
             affected.released |= changed.old.is_some();
+            for (side, present) in [(&changed.old, false), (&changed.new, true)] {
+                for want in side.iter().flat_map(|work| wants(work)) {
+                    set(&mut self.by_want, want, &changed.key, present);
+                }
+            }
+        }
+        if changed.new.is_none() {
+            self.failures.remove(&changed.key);
         }
         affected.works.insert(changed.key);
     }
@@ -291,6 +336,15 @@ impl Inner {
 
     fn index(&mut self, changed: &Changed<WorkPlacement>, affected: &mut Affected) {
         let moved = differs(changed);
+        let asks =
+            |side: &Option<Arc<WorkPlacement>>| side.as_deref().is_some_and(is_asked_to_move);
+        let held = |side: &Option<Arc<WorkPlacement>>| side.as_deref().is_some_and(holds);
+        let asked = asks(&changed.old) != asks(&changed.new);
+        if asks(&changed.new) {
+            self.asked.insert(changed.key.clone());
+        } else {
+            self.asked.remove(&changed.key);
+        }
         for (side, present) in [(&changed.old, false), (&changed.new, true)] {
             let Some(placement) = side else { continue };
             let destination = placement.spec.target_destination_name.clone();
@@ -304,16 +358,23 @@ impl Inner {
             }
             let Some(work) = work_of(placement) else { continue };
             set(&mut self.by_work, work.clone(), &changed.key, present);
-            if moved {
+            let arrived = held(&changed.old) != held(&changed.new) && self.moves(&work);
+            if moved || asked || arrived {
                 affected.schedule.insert(work.clone());
             }
             affected.works.insert(work);
         }
     }
 
-    fn take_destinations(&mut self, event: Event<Destination>, affected: &mut Affected) {
+    fn take_destinations(
+        &mut self,
+        event: Event<Destination>,
+        claims: &Claims,
+        affected: &mut Affected,
+    ) {
         for changed in self.destinations.take(event) {
             let name = changed.key.name.clone();
+            claims.saw(&name, changed.new.as_deref());
             affected.agents.insert(name.clone());
             let spec = |side: &Option<Arc<Destination>>| {
                 side.as_ref().map(|d| (d.spec.clone(), d.metadata.deletion_timestamp.clone()))
@@ -330,22 +391,64 @@ impl Inner {
             if old == new {
                 continue;
             }
-            let works = self.works.iter();
-            let concerned = works.filter(|(_, work)| concerns(work, old.as_ref(), new.as_ref()));
-            for (key, work) in concerned {
-                affected.schedule.insert(key.clone());
-                affected.owners.extend(Owner::of(&work.metadata));
-            }
             let sites = Arc::make_mut(&mut self.sites);
-            match new {
-                Some(site) => sites.insert(name.clone(), site),
+            match &new {
+                Some(site) => sites.insert(name.clone(), site.clone()),
                 None => sites.remove(&name),
             };
+            for key in self.concerned(&name, old.as_ref(), new.as_ref()) {
+                let work = self.works.get(&key);
+                affected.owners.extend(work.and_then(|work| Owner::of(&work.metadata)));
+                affected.schedule.insert(key);
+            }
             let held = self.by_destination.get(&name).into_iter().flatten();
             let held: Vec<_> = held.filter_map(|key| self.placements.get(key)).collect();
             affected.owners.extend(held.iter().filter_map(|held| Owner::of(&held.metadata)));
             affected.works.extend(held.into_iter().filter_map(|placement| work_of(placement)));
         }
+    }
+
+    /// The Works whose placing a change of one destination may change: what is on it, what looks for
+    /// a place, and dependencies that match it or did; no request that has its place elsewhere.
+    fn concerned(&self, name: &str, old: Option<&Site>, new: Option<&Site>) -> BTreeSet<ObjectKey> {
+        let still = |site: Option<&Site>| site.map(|s| Site { link: Link::Connected, ..s.clone() });
+        let link_alone = still(old) == still(new);
+        let mut works = BTreeSet::new();
+        if !link_alone {
+            works.extend(self.works_on(name));
+            let drains = |site: Option<&Site>| site.is_some_and(|site| site.draining);
+            for (want, members) in &self.by_want {
+                let fits = (want.fits(old), want.fits(new));
+                if fits.0 != fits.1 || (fits.1 && drains(old) != drains(new)) {
+                    works.extend(members.iter().filter(|key| self.seeks(key)).cloned());
+                }
+            }
+        }
+        let welcomes = new.is_some_and(|site| site.link == Link::Connected && !site.draining);
+        if welcomes && !(link_alone && old.is_some_and(|old| old.link == Link::Connected)) {
+            let asked = self.asked.iter().filter_map(|key| self.placements.get(key));
+            works.extend(asked.filter_map(|placement| work_of(placement)));
+            let drained = self.sites.values().filter(|site| site.draining);
+            works.extend(drained.flat_map(|site| self.works_on(&site.name)));
+        }
+        works
+    }
+
+    fn works_on(&self, destination: &str) -> impl Iterator<Item = ObjectKey> {
+        let held = self.by_destination.get(destination).into_iter().flatten();
+        held.filter_map(|key| self.placements.get(key)).filter_map(|placement| work_of(placement))
+    }
+
+    /// Whether a Work takes destinations that it does not have yet.
+    fn seeks(&self, key: &ObjectKey) -> bool {
+        let Some(work) = self.works.get(key) else { return false };
+        !is_request(work) || !unplaced(work, self.placements_of(key)).is_empty()
+    }
+
+    /// Whether a placement of a Work shall leave its destination.
+    fn moves(&self, work: &ObjectKey) -> bool {
+        let own = self.placements_of(work);
+        own.into_iter().any(|p| asks_to_move(p, &self.sites, is_misplaced(p)))
     }
 
     fn take_agents(&mut self, event: Event<Agent>, affected: &mut Affected) {

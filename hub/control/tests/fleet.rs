@@ -242,3 +242,160 @@ fn work_says(work: &Work, kind: &str, status: &str) -> bool {
         work.status.as_ref().and_then(|s| s.observed_generation) == work.metadata.generation;
     current && condition(&all, kind).0 == status
 }
+
+#[tokio::test]
+async fn a_placement_moves_when_asked_and_leaves_after_it_has_arrived() {
+    let home = Home::new().await;
+    let mut one = home.agent("vm-1", &[("env", "dev")]).await;
+    let mut two = home.agent("vm-2", &[("env", "dev")]).await;
+    for agent in ["vm-1", "vm-2"] {
+        home.until(home.destinations(), agent, |d: &Destination| is_ready(d)).await;
+    }
+    home.work("web-shop", Some("shop"), "v1", &[("env", "dev")]).await;
+    let old = home.placements(1).await.remove(0);
+    assert_eq!(old.spec.target_destination_name, "vm-1");
+    let why = &old.annotations()[labels::CHOSEN_BECAUSE];
+    assert!(why.contains("first by name of the least loaded"), "{why}");
+    one.until(|a| a.orders.contains_key(&key(&old))).await;
+    one.report(&home, Phase::Applied, Health::Healthy).await;
+    home.until(home.api::<Work>(), "web-shop", |w| work_says(w, kind::READY, "True")).await;
+
+    annotate(&home.api::<WorkPlacement>(), &old.name_any(), labels::MOVE).await;
+    let both = home.placements(2).await;
+    let new = both.iter().find(|p| p.name_any() != old.name_any()).unwrap();
+    assert_eq!(new.spec.target_destination_name, "vm-2");
+    let moving = |w: &Work| says_where(w) == "vm-1 -> vm-2";
+    home.until(home.api::<Work>(), "web-shop", moving).await;
+    two.until(|a| a.orders.contains_key(&key(new))).await;
+    let kept = home.api::<WorkPlacement>().get(&old.name_any()).await.unwrap();
+    assert!(kept.metadata.deletion_timestamp.is_none(), "vm-2 does not hold it yet");
+    two.report(&home, Phase::Applied, Health::Healthy).await;
+    one.until(|a| a.orders.get(&key(&old)).is_some_and(|o| o.intent == Intent::Absent)).await;
+    one.report(&home, Phase::Removed, Health::Unknown).await;
+    home.until_gone(home.api::<WorkPlacement>(), &old.name_any()).await;
+    let there = |w: &Work| says_where(w) == "vm-2" && work_says(w, kind::READY, "True");
+    home.until(home.api::<Work>(), "web-shop", there).await;
+}
+
+#[tokio::test]
+async fn a_drained_destination_gives_requests_away_when_another_one_comes() {
+    let home = Home::new().await;
+    let mut one = home.agent("vm-1", &[("env", "dev")]).await;
+    home.work("web-shop", Some("shop"), "v1", &[("env", "dev")]).await;
+    home.work("web-deps", None, "crd", &[("env", "dev")]).await;
+    home.placements(2).await;
+    one.until(|a| a.orders.len() == 2).await;
+    one.report(&home, Phase::Applied, Health::Healthy).await;
+    annotate(&home.destinations(), "vm-1", labels::DRAIN).await;
+    home.until(home.api::<Work>(), "web-shop", |w| says_where(w) == "vm-1 (to be moved)").await;
+    // What comes now does not go there, and says why.
+    home.work("web-late", Some("late"), "v1", &[("env", "dev")]).await;
+    let waits = |w: &Work| work_says(w, kind::SCHEDULE_SUCCEEDED, "False");
+    let late = home.until(home.api::<Work>(), "web-late", waits).await;
+    assert_eq!(condition(&late.status.unwrap().conditions, kind::APPLIED).1, "OnlyDraining");
+    let mut two = home.agent("vm-2", &[("env", "dev")]).await;
+    two.until(|a| a.orders.len() == 3).await;
+    two.report(&home, Phase::Applied, Health::Healthy).await;
+    let absent = |a: &muster_core::Assignment| {
+        a.orders.values().filter(|order| order.intent == Intent::Absent).count() == 1
+    };
+    one.until(|a| absent(a)).await;
+    one.report_removed(&home).await;
+    home.until(home.api::<Work>(), "web-shop", |w| says_where(w) == "vm-2").await;
+    let deps = home.api::<WorkPlacement>().get("web-deps.vm-1-5058f").await.unwrap();
+    assert!(deps.metadata.deletion_timestamp.is_none(), "dependencies stay");
+}
+
+#[tokio::test]
+async fn a_work_tells_what_becomes_of_it_in_kratixs_words() {
+    let home = Home::new().await;
+    home.work("web-shop", Some("shop"), "v1", &[("env", "dev")]).await;
+    let unscheduled = |w: &Work| work_says(w, kind::SCHEDULE_SUCCEEDED, "False");
+    let work = home.until(home.api::<Work>(), "web-shop", unscheduled).await;
+    let status = work.status.unwrap();
+    assert_eq!((status.work_placements, status.work_placements_created), (1, 0));
+    let mut agent = home.agent("vm-1", &[("env", "dev")]).await;
+    agent.until(|a| a.orders.len() == 1).await;
+    agent.report(&home, Phase::Applied, Health::Healthy).await;
+    let work =
+        home.until(home.api::<Work>(), "web-shop", |w| work_says(w, kind::READY, "True")).await;
+    let status = work.status.unwrap();
+    assert_eq!((status.work_placements, status.work_placements_created), (1, 1));
+    label(&home, "vm-1", "prod").await;
+    let work = home.until(home.api::<Work>(), "web-shop", unscheduled).await;
+    let conditions = work.status.as_ref().unwrap().conditions.clone();
+    assert_eq!(condition(&conditions, kind::READY), ("False", "Misplaced"));
+    assert_eq!(says_where(&work), "vm-1 (misplaced)");
+    label(&home, "vm-1", "dev").await;
+    home.until(home.api::<Work>(), "web-shop", |w| work_says(w, kind::READY, "True")).await;
+    let placement = home.placements(1).await.remove(0);
+    let conditions = placement.status.unwrap().conditions;
+    assert_eq!(condition(&conditions, kind::READY).0, "True", "it heals");
+    assert!(!placement.metadata.labels.unwrap().contains_key(labels::MISPLACED));
+
+    let id = "5058f1af8388633f609cadb75a75dc9d";
+    home.until_told(
+        "web-shop",
+        &[
+            ("NoMatchingDestination", &format!("waiting for a destination with labels for workloadGroup: {id}")),
+            ("WaitingDestination", &format!("waiting for destination for workload group: [{id}]")),
+            ("WorkplacementReconciled", "workplacement reconciled: web-shop.vm-1-5058f, operation: created"),
+            ("AllWorkplacementsScheduled", "All workplacements scheduled successfully"),
+            ("DestinationSelectorMismatch", &format!("Target destination no longer matches destinationSelectors for workloadGroups: [{id}]")),
+        ],
+    )
+    .await;
+    home.until_told(
+        "web-shop.vm-1-5058f",
+        &[(
+            "DestinationSelectorMismatch",
+            "labels for destination: vm-1 no longer match the expected labels, marking this workplacement as misplaced",
+        )],
+    )
+    .await;
+    home.until_told("vm-1", &[("DestinationReady", "Destination is Ready")]).await;
+}
+
+#[tokio::test]
+async fn a_placement_that_cannot_be_made_is_told_and_made_when_it_can() {
+    let home = Home::new().await;
+    let _agent = home.agent("vm-1", &[]).await;
+    home.until(home.destinations(), "vm-1", |d: &Destination| is_ready(d)).await;
+    let placements = home.api::<WorkPlacement>();
+    let spec = muster_api::WorkPlacementSpec {
+        target_destination_name: "vm-1".into(),
+        digest: Digest::of(b"another").to_string(),
+        ..Default::default()
+    };
+    let foreign = WorkPlacement::new("web-shop.vm-1-5058f", spec);
+    placements.create(&Default::default(), &foreign).await.unwrap();
+    home.work("web-shop", Some("shop"), "v1", &[]).await;
+    let failed = |w: &Work| work_says(w, kind::SCHEDULE_SUCCEEDED, "False");
+    let work = home.until(home.api::<Work>(), "web-shop", failed).await;
+    let conditions = work.status.unwrap().conditions;
+    assert_eq!(condition(&conditions, kind::SCHEDULE_SUCCEEDED).1, "FailedToScheduleWorkloads");
+    let applied = muster_api::conditions::find(&conditions, kind::APPLIED).unwrap();
+    assert!(applied.message.contains("belongs to another Work"), "{}", applied.message);
+    placements.delete(&foreign.name_any(), &DeleteParams::default()).await.unwrap();
+    let scheduled = |w: &Work| work_says(w, kind::SCHEDULE_SUCCEEDED, "True");
+    home.until(home.api::<Work>(), "web-shop", scheduled).await;
+}
+
+async fn annotate<K>(api: &Api<K>, name: &str, key: &str)
+where
+    K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let patch = json!({"metadata": {"annotations": {key: "true"}}});
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+async fn label(home: &Home, destination: &str, env: &str) {
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"env": env}}}));
+    home.destinations().patch(destination, &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// What people read as a Work's destination.
+fn says_where(work: &Work) -> String {
+    let status = work.status.clone().unwrap_or_default();
+    status.placements.unwrap_or_default().destination
+}

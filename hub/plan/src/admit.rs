@@ -1,18 +1,23 @@
 //! What may enter the API? The rules on Promises, revisions, Destinations and state stores, in
 //! Kratix's words.
 
+mod places;
 mod stores;
 
 use k8s_openapi::api::batch::v1::Job;
-use muster_api::{Promise, PromiseRevision, labels, promise::RequiredPromiseStatus};
+use muster_api::{
+    Promise, PromiseRevision, Work, destination::DestinationSelector, labels,
+    promise::RequiredPromiseStatus,
+};
 use serde_json::Value;
 
-pub use stores::{bucket_store, destination, git_store};
+pub use places::{InTheWay, Place, Places};
+pub use stores::{bucket_store, destination, git_store, taken};
 
 use crate::{
     options::Options,
     promise::{self, Offer},
-    request,
+    request, selectors,
     workflow::{Action, Scope, Subject, engine::Run, job::Turn, read},
 };
 
@@ -98,11 +103,45 @@ pub fn promise(new: &Promise, old: Option<&Promise>) -> Result<Offer, Refusal> {
             ));
         }
     }
+    // A selector of an earlier hub does not block what leaves it as it is.
+    if old.is_none_or(|old| old.spec.destination_selectors != new.spec.destination_selectors) {
+        wrong.extend(wrong_selectors("spec", &new.spec.destination_selectors));
+    }
     wrong.extend(annotation_error(new, old));
     match offer {
         Ok(offer) if wrong.is_empty() => Ok(offer),
         _ => Err(denied(PROMISE_WEBHOOK, &told(name, &wrong))),
     }
+}
+
+/// Whether a Work may be created, or become this: whether its selectors can match.
+pub fn work(new: &Work, old: Option<&Work>) -> Result<(), Refusal> {
+    let groups = &new.spec.workload_groups;
+    if old.is_some_and(|old| old.spec.workload_groups == *groups) {
+        return Ok(());
+    }
+    let mut wrong = Vec::new();
+    for (index, group) in groups.iter().enumerate() {
+        let field = format!("spec.workloadGroups[{index}]");
+        wrong.extend(wrong_selectors(&field, &group.destination_selectors));
+    }
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => {
+            let name = new.metadata.name.as_deref().unwrap_or_default();
+            Err(Refusal::invalid(format!("Work {name:?} is invalid: {}", wrong.join("; "))))
+        }
+    }
+}
+
+fn wrong_selectors(field: &str, all: &[DestinationSelector]) -> Vec<String> {
+    let faults = all.iter().enumerate().flat_map(|(index, selector)| {
+        let told = move |fault: selectors::Fault| {
+            format!("{field}.destinationSelectors[{index}].{}: {}", fault.field, fault.cause)
+        };
+        selectors::check(selector).into_iter().map(told)
+    });
+    faults.collect()
 }
 
 /// One cause speaks for itself; several are a list, as in Kratix.

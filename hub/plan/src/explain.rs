@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use muster_api::{
     Destination, Work, WorkPlacement,
     conditions::{self, kind},
+    labels,
 };
 use serde_json::Value;
 
@@ -102,7 +103,7 @@ fn no_works(object: &Value) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn whose(placement: &WorkPlacement) -> String {
+pub(crate) fn whose(placement: &WorkPlacement) -> String {
     let spec = &placement.spec;
     match (&spec.resource_namespace, &spec.resource_name) {
         (Some(namespace), Some(name)) => format!("request {namespace}/{name}"),
@@ -184,16 +185,28 @@ fn place(work: &Work, group: &GroupSchedule, own: &[&WorkPlacement], sites: &Sit
         });
         let stands = placement.map_or("a placement is being made".to_owned(), |p| says(p));
         let offline = sites.get(name).map(offline).unwrap_or_default();
+        let said = placement.and_then(|p| p.metadata.annotations.as_ref());
+        let said = said.and_then(|all| all.get(labels::CHOSEN_BECAUSE));
         let why = if group.misplaced.contains(name) {
             format!("placed earlier; {} no longer matches", group.selector)
+        } else if let Some(said) = said {
+            format!("matches {}; when it was placed, {said}", group.selector)
         } else {
             format!("matches {}", group.selector)
         };
-        lines.push(format!("{what} is on {name}{offline}: {stands}. Why here: {why}."));
+        let leaves = if group.moving.contains(name) { "; it is asked to move" } else { "" };
+        lines.push(format!("{what} is on {name}{offline}: {stands}. Why here: {why}{leaves}."));
     }
     if group.chosen.len() > NAMED_MAX {
         lines.push(format!("{what}: and on {} more.", group.chosen.len() - NAMED_MAX));
     }
+    lines.extend(not_on(group));
+    lines
+}
+
+/// Where a group is not, and why.
+pub(crate) fn not_on(group: &GroupSchedule) -> Vec<String> {
+    let mut lines = Vec::new();
     let mut reasons: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for (name, why) in &group.passed_over {
         reasons.entry(why.to_string()).or_default().insert(name);
@@ -210,7 +223,7 @@ fn place(work: &Work, group: &GroupSchedule, own: &[&WorkPlacement], sites: &Sit
 }
 
 /// What a placement's destination says.
-fn says(placement: &WorkPlacement) -> String {
+pub(crate) fn says(placement: &WorkPlacement) -> String {
     let Some(status) = &placement.status else { return "nothing reported yet".to_owned() };
     let phase = status.phase.as_deref().unwrap_or("Pending");
     let applied = conditions::find(&status.conditions, kind::APPLIED);

@@ -15,6 +15,7 @@ pub mod promise;
 pub mod request;
 pub mod rollup;
 pub mod schedule;
+pub mod selectors;
 pub mod site;
 pub mod store;
 mod unknown;

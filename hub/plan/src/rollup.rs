@@ -12,7 +12,7 @@ mod works;
 pub use placement::placement;
 pub use standing::{OFFLINE_AFTER, WORST_MAX};
 pub use stored::{StoreOutcome, StoreReport, event as store_event, stored};
-pub use work::work;
+pub use work::{work, work_events};
 pub use works::{Owner, Rollup, View, removal, works};
 
 #[cfg(test)]

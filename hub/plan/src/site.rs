@@ -7,6 +7,7 @@ use muster_api::{
     Destination,
     conditions::{self, kind},
     destination::FilepathMode,
+    labels,
 };
 
 /// A Destination as decisions see it.
@@ -20,6 +21,10 @@ pub struct Site {
     pub strict: bool,
     /// Whether it is being removed: nothing new goes there.
     pub leaving: bool,
+    /// Whether requests' placements shall leave it.
+    pub draining: bool,
+    /// Whether only dry runs go there.
+    pub dry_run: bool,
     /// Whether it is fed by a state store, not by an agent.
     pub state_store: bool,
     /// Whether its state store also holds a list of each placement's files.
@@ -51,6 +56,8 @@ impl Site {
             labels: destination.metadata.labels.clone().unwrap_or_default(),
             strict: destination.spec.strict_match_labels,
             leaving: destination.metadata.deletion_timestamp.is_some(),
+            draining: is_true(destination.metadata.annotations.as_ref(), labels::DRAIN),
+            dry_run: is_true(destination.metadata.labels.as_ref(), labels::DRY_RUN),
             state_store: destination.spec.state_store_ref.is_some(),
             lists: destination.spec.filepath.mode == FilepathMode::None,
             link: Link::of(destination),
@@ -70,6 +77,11 @@ impl Link {
             _ => Self::Offline { since: None },
         }
     }
+}
+
+/// Whether a label or annotation is `true`.
+pub(crate) fn is_true(all: Option<&BTreeMap<String, String>>, key: &str) -> bool {
+    all.and_then(|all| all.get(key)).is_some_and(|value| value == "true")
 }
 
 /// The reason of a Destination's `Ready` condition before its agent has connected once.

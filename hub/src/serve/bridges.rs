@@ -90,6 +90,7 @@ impl Admit for Rules {
                 subresource: &request.subresource,
                 object: request.object.as_ref(),
                 old: request.old_object.as_ref(),
+                dry_run: request.dry_run,
             };
             self.0.review(view).await.map_err(|refusal| status(&refusal))
         })

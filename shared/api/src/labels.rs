@@ -45,6 +45,15 @@ pub const RUN_FROM_START: &str = "internal.workflows.kratix.io/run-from-start";
 /// `Kratix`, on Jobs.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
+/// `true` on a Destination that only dry runs go to, and on the Works of dry runs.
+pub const DRY_RUN: &str = "kratix.io/dry-run";
+
+/// Annotation, `true` on a WorkPlacement that shall move to another destination. Set by users.
+pub const MOVE: &str = "fleet.muster.dev/move";
+/// Annotation, `true` on a Destination that requests' placements shall leave. Set by users.
+pub const DRAIN: &str = "fleet.muster.dev/drain";
+/// Annotation on a request's WorkPlacement: why this destination was chosen, when it was.
+pub const CHOSEN_BECAUSE: &str = "fleet.muster.dev/chosen-because";
 /// The agent that an enrolment token or Destination is for.
 pub const AGENT: &str = "fleet.muster.dev/agent";
 /// Annotation on a Promise: changes each time that all its requests were asked to run again. Set by

@@ -8,6 +8,29 @@ pub enum Waiting {
         /// The selector, in words.
         selector: String,
     },
+    /// The only destinations that have the labels are being drained.
+    OnlyDraining {
+        /// The selector, in words.
+        selector: String,
+        /// One of them.
+        destination: String,
+    },
+    /// It is on its way from one destination to another.
+    Moving {
+        /// Where it is.
+        from: String,
+        /// Where it goes.
+        to: String,
+        /// What the new destination waits for.
+        cause: String,
+    },
+    /// It shall leave a destination, and no other one is there to take it.
+    NowhereToMove {
+        /// Where it is.
+        destination: String,
+        /// The selector, in words.
+        selector: String,
+    },
     /// A destination matches, and the placement is being made.
     NotYetPlaced,
     /// A pipeline has not ended.
@@ -82,6 +105,9 @@ impl Waiting {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoMatchingDestination { .. } => "NoMatchingDestination",
+            Self::OnlyDraining { .. } => "OnlyDraining",
+            Self::Moving { .. } => "Moving",
+            Self::NowhereToMove { .. } => "NowhereToMove",
             Self::NotYetPlaced => "NotYetPlaced",
             Self::PipelineRunning { .. } => "PipelineRunning",
             Self::PipelineFailing { .. } => "PipelineFailing",
@@ -103,6 +129,18 @@ impl Waiting {
             Self::NoMatchingDestination { selector } => format!(
                 "no destination matches {selector}: add a destination with these labels, \
                  or label one (kubectl get destinations --show-labels)"
+            ),
+            Self::OnlyDraining { selector, destination } => format!(
+                "of the destinations that match {selector}, none takes requests: {destination} is \
+                 being drained (muster destinations drain {destination} --undo), or add another \
+                 one with these labels"
+            ),
+            Self::Moving { from, to, cause } => {
+                format!("moving from destination {from} to {to}: {cause}; then {from} is cleared")
+            }
+            Self::NowhereToMove { destination, selector } => format!(
+                "it stays on destination {destination}, which it shall leave, because no other one \
+                 matches {selector}: add or label another one"
             ),
             Self::NotYetPlaced => "a destination is being chosen".to_owned(),
             Self::PipelineRunning { pipeline } => format!("pipeline {pipeline} is running"),

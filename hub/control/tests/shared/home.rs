@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 use futures::{StreamExt as _, stream::BoxStream};
 use jiff::{Timestamp, ToSpan as _};
 use k8s_openapi::{
-    api::core::v1::{Namespace, Secret},
+    api::core::v1::{Event, Namespace, Secret},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
@@ -20,7 +20,8 @@ use muster_api::{
 use muster_apiserver::{ApiServer, Config, UserInfo};
 use muster_control::{ClientFor, fleet::Fleet};
 use muster_core::{
-    Assignment, DestinationName, Digest, FileSet, Health, Phase, PlacementKey, PlacementReport,
+    Assignment, DestinationName, Digest, FileSet, Health, Intent, Order, Phase, PlacementKey,
+    PlacementReport,
     ports::{AgentFacts, AssignmentSource, Enrolments, Presence, ReportSink},
 };
 use muster_daemon::Clock;
@@ -221,6 +222,28 @@ impl Home {
     pub(crate) fn destinations(&self) -> Api<Destination> {
         Api::all(self.client.clone())
     }
+
+    /// Waits until people were told all this of an object: reasons and notes.
+    pub(crate) async fn until_told(&self, of: &str, want: &[(&str, &str)]) {
+        let events: Api<Event> = Api::all(self.client.clone());
+        let mut told = Vec::new();
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            let all = events.list(&ListParams::default()).await.unwrap().items;
+            told = all
+                .into_iter()
+                .filter(|event| event.involved_object.name.as_deref() == Some(of))
+                .map(|event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default()))
+                .collect();
+            let is_told = |(reason, note): &(&str, &str)| {
+                told.iter().any(|(told, said)| told == reason && said == note)
+            };
+            if want.iter().all(is_told) {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("of {of} was told {told:#?}, not all of {want:#?}");
+    }
 }
 
 /// What an agent's host does, by hand.
@@ -253,10 +276,27 @@ impl PlayedAgent {
         tokio::time::timeout(PATIENCE, wait).await.expect("the stream goes on");
     }
 
+    /// Reports that what shall go has gone.
+    pub(crate) async fn report_removed(&self, home: &Home) {
+        let absent = |order: &Order| order.intent == Intent::Absent;
+        self.report_on(home, absent, Phase::Removed, Health::Unknown).await;
+    }
+
     /// Reports on every order that it holds.
     pub(crate) async fn report(&self, home: &Home, phase: Phase, health: Health) {
+        self.report_on(home, |_| true, phase, health).await;
+    }
+
+    async fn report_on(
+        &self,
+        home: &Home,
+        which: impl Fn(&Order) -> bool,
+        phase: Phase,
+        health: Health,
+    ) {
         let held = self.held.as_ref().expect("an assignment was awaited");
-        let reports = held.orders.iter().map(|(placement, order)| PlacementReport {
+        let orders = held.orders.iter().filter(|(_, order)| which(order));
+        let reports = orders.map(|(placement, order)| PlacementReport {
             placement: placement.clone(),
             revision: held.revision,
             desired: order.digest,

@@ -1,14 +1,12 @@
 //! The rules on Destinations and state stores.
 
 use muster_api::{
-    BucketStateStore, Destination, GitStateStore,
-    bucket_state_store::BucketAuthMethod,
-    destination::{FilepathMode, StateStoreRef},
-    state_store::SecretRef,
+    BucketStateStore, Destination, GitStateStore, bucket_state_store::BucketAuthMethod,
+    destination::FilepathMode, state_store::SecretRef,
 };
 use muster_core::directory;
 
-use super::{Refusal, denied};
+use super::{InTheWay, Place, Refusal, denied};
 use crate::store;
 
 const DESTINATION_WEBHOOK: &str = "vdestination.kb.io";
@@ -16,14 +14,9 @@ const BUCKET_WEBHOOK: &str = "vbucketstatestore-v1alpha1.kb.io";
 const GIT_WEBHOOK: &str = "vgitstatestore-v1alpha1.kb.io";
 
 /// Whether a Destination may be created or changed. `agent` says whether there is one of its name,
-/// `others` are all Destinations, `store` says whether the state store that it names exists. Returns
-/// warnings.
-pub fn destination(
-    new: &Destination,
-    agent: bool,
-    others: &[Destination],
-    store: bool,
-) -> Result<Vec<String>, Refusal> {
+/// `store` says whether the state store that it names exists. Whether its place is free is another
+/// question: [`taken`]. Returns warnings.
+pub fn destination(new: &Destination, agent: bool, store: bool) -> Result<Vec<String>, Refusal> {
     let refuse = |cause: &str| Err(denied(DESTINATION_WEBHOOK, cause));
     let name = new.metadata.name.as_deref().unwrap_or_default();
     let Some(reference) = &new.spec.state_store_ref else {
@@ -45,15 +38,12 @@ pub fn destination(
     if path.is_empty() {
         return refuse("path field is required");
     }
-    let place = match directory::parse(path) {
-        Ok(place) => place,
-        Err(cause) => {
-            return refuse(&format!(
-                "spec.path {path:?}: {cause}: give a directory below the store's top, such as \
-                 clusters/dev"
-            ));
-        }
-    };
+    if let Err(cause) = directory::parse(path) {
+        return refuse(&format!(
+            "spec.path {path:?}: {cause}: give a directory below the store's top, such as \
+             clusters/dev"
+        ));
+    }
     let filepath = &new.spec.filepath;
     if let Some(filename) = &filepath.filename {
         if filepath.mode != FilepathMode::AggregatedYaml {
@@ -66,9 +56,6 @@ pub fn destination(
                 "spec.filepath.filename {filename:?}: it does not name a file"
             ));
         }
-    }
-    if let Some(cause) = taken(new, reference, &place, others) {
-        return refuse(&cause);
     }
     let missing = format!(
         "Warning: referenced {} {:?} does not exist",
@@ -120,40 +107,25 @@ fn store_path(path: Option<&str>) -> Result<(), String> {
     parsed.map(drop).map_err(|cause| format!("spec.path {:?}: {cause}", path.unwrap_or_default()))
 }
 
-/// Whose directory of the same store a new one touches. Two stores of one repository are told apart
-/// by nobody here; the Destination's condition says it.
-fn taken(
-    new: &Destination,
-    reference: &StateStoreRef,
-    place: &str,
-    others: &[Destination],
-) -> Option<String> {
-    let same_store = |other: &&Destination| {
-        other.metadata.name != new.metadata.name
-            && other.spec.state_store_ref.as_ref() == Some(reference)
-    };
-    for other in others.iter().filter(same_store) {
-        let path = other.spec.path.as_deref().unwrap_or_default();
-        let Ok(held) = directory::parse(path) else { continue };
-        if held == place {
-            let path = new.spec.path.as_deref().unwrap_or_default();
-            return Some(format!(
-                "destination path '{path}' already exists for state store '{}'",
-                reference.name
-            ));
-        }
-        if directory::overlap(&held, place) {
-            let with = other.metadata.name.clone().unwrap_or_default();
-            return Some(store::Overlap { with, path: held }.message());
-        }
+/// The refusal of a Destination whose place another one has, holds or is inside of. Two stores of one
+/// repository are told apart by nobody here; the Destination's condition says it.
+pub fn taken(new: &Destination, place: &Place, by: InTheWay) -> Refusal {
+    if by.directory == place.directory {
+        let path = new.spec.path.as_deref().unwrap_or_default();
+        let store = &place.store;
+        let cause = format!("destination path '{path}' already exists for state store '{store}'");
+        return denied(DESTINATION_WEBHOOK, &cause);
     }
-    None
+    let overlap = store::Overlap { with: by.destination, path: by.directory };
+    denied(DESTINATION_WEBHOOK, &overlap.message())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use muster_api::{DestinationSpec, GitStateStoreSpec};
+    use muster_api::{DestinationSpec, GitStateStoreSpec, destination::StateStoreRef};
+
+    use crate::admit::Places;
 
     fn stored(name: &str, path: &str) -> Destination {
         let reference = StateStoreRef { name: "hub".into(), ..Default::default() };
@@ -165,27 +137,35 @@ mod tests {
         Destination::new(name, spec)
     }
 
-    fn refusal(new: &Destination, others: &[Destination]) -> String {
-        destination(new, false, others, true).unwrap_err().message
+    fn refusal(new: &Destination) -> String {
+        destination(new, false, true).unwrap_err().message
+    }
+
+    /// What is said of a new one beside `dev` at `clusters/dev`.
+    fn beside(new: &Destination) -> Option<String> {
+        let mut places = Places::default();
+        places.put(&Place::of(&stored("dev", "clusters/dev")).unwrap(), "dev");
+        let place = Place::of(new).unwrap();
+        let by = places.in_the_way(&place, new.metadata.name.as_deref().unwrap())?;
+        Some(taken(new, &place, by).message)
     }
 
     #[test]
     fn a_destination_has_an_agent_or_a_store() {
         let mut bare = Destination::new("vm-1", DestinationSpec::default());
-        assert!(destination(&bare, true, &[], false).is_ok());
-        assert!(refusal(&bare, &[]).contains("stateStoreRef field is required"));
+        assert!(destination(&bare, true, false).is_ok());
+        assert!(refusal(&bare).contains("stateStoreRef field is required"));
         bare.spec = stored("vm-1", "vm-1").spec;
-        assert!(destination(&bare, true, &[], true).unwrap_err().message.contains("agent"));
-        let warnings = destination(&bare, false, &[], false).unwrap();
+        assert!(destination(&bare, true, true).unwrap_err().message.contains("agent"));
+        let warnings = destination(&bare, false, false).unwrap();
         assert_eq!(warnings, ["Warning: referenced GitStateStore \"hub\" does not exist"]);
+        assert!(refusal(&stored("new", "")).contains("path field is required"));
+        assert!(refusal(&stored("new", "../x")).contains("below the store's top"));
     }
 
     #[test]
-    fn paths_are_there_inside_and_apart() {
-        let held = [stored("dev", "clusters/dev")];
+    fn destinations_are_apart() {
         for (path, words) in [
-            ("", "path field is required"),
-            ("../x", "below the store's top"),
             (
                 "clusters/dev",
                 "destination path 'clusters/dev' already exists for state store 'hub'",
@@ -195,24 +175,24 @@ mod tests {
             ("clusters/dev/sub", "one must not hold the other"),
             (".", "one must not hold the other"),
         ] {
-            let message = refusal(&stored("new", path), &held);
+            let message = beside(&stored("new", path)).unwrap();
             assert!(message.contains(words), "{path}: {message}");
             assert!(
                 message.starts_with("admission webhook \"vdestination.kb.io\" denied"),
                 "{message}"
             );
         }
-        assert!(destination(&stored("new", "clusters/dev2"), false, &held, true).is_ok());
-        assert!(destination(&stored("dev", "clusters/dev"), false, &held, true).is_ok(), "itself");
+        assert_eq!(beside(&stored("new", "clusters/dev2")), None);
+        assert_eq!(beside(&stored("dev", "clusters/dev")), None, "itself");
     }
 
     #[test]
     fn a_filename_needs_the_mode_that_uses_it() {
         let mut new = stored("dev", "dev");
         new.spec.filepath.filename = Some("all.yaml".into());
-        assert!(refusal(&new, &[]).contains("aggregatedYAML"));
+        assert!(refusal(&new).contains("aggregatedYAML"));
         new.spec.filepath.mode = FilepathMode::AggregatedYaml;
-        assert!(destination(&new, false, &[], true).is_ok());
+        assert!(destination(&new, false, true).is_ok());
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn a_request_that_is_done_says_where_why_there_and_why_not_elsewhere() {
             "Web default/shop is done.",
             "web-shop is on vm-1",
             "applied, Healthy",
-            "Why here: matches platform=vm.",
+            "Why here: matches platform=vm; when it was placed, the only one to match platform=vm",
             "Not on k8s-1: ",
         ],
     );

@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use muster_api::{
     WorkPlacement, WorkPlacementStatus,
     conditions::{self, Truth, Verdict, kind},
-    labels,
 };
 use muster_core::{
     Health, Phase, PlacementReport, Waiting,
     report::{OUTPUTS_LEN_MAX, UNAPPLIED_FILES_MAX, bounded_message},
 };
+
+use crate::schedule::is_misplaced;
 
 /// The status of a placement after its destination's last report (`None`: nothing new was said, but
 /// the placement itself may have changed).
@@ -153,11 +154,6 @@ fn healthy(status: &WorkPlacementStatus) -> Option<Verdict> {
 pub(crate) fn parse_health(word: &str) -> Health {
     let all = [Health::Healthy, Health::Progressing, Health::Degraded];
     all.into_iter().find(|health| health.as_str() == word).unwrap_or_default()
-}
-
-pub(crate) fn is_misplaced(placement: &WorkPlacement) -> bool {
-    let labels = placement.metadata.labels.as_ref();
-    labels.is_some_and(|labels| labels.contains_key(labels::MISPLACED))
 }
 
 /// An agent keeps to the limit by itself; the hub does not rely on it.

@@ -1,5 +1,7 @@
 //! Where one placement stands, put so that placements can be counted and the worst be named.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use muster_api::{
     WorkPlacement,
@@ -8,8 +10,11 @@ use muster_api::{
 };
 use muster_core::Health;
 
-use super::placement::{is_misplaced, parse_health};
-use crate::site::{Link, Sites};
+use super::placement::parse_health;
+use crate::{
+    schedule::{asks_to_move, is_misplaced},
+    site::{Link, Sites},
+};
 
 /// How long a destination may be offline before `Reconciled` becomes `Unknown`: longer than a
 /// restart or a reboot takes.
@@ -26,6 +31,8 @@ pub(crate) struct Standing<'a> {
     /// Applied at its pinned digest, as far as is known.
     pub applied: bool,
     pub misplaced: bool,
+    /// Whether it shall leave its destination.
+    pub moving: bool,
     /// Whether a state store holds its files, and no agent.
     pub stored: bool,
     /// Since when its agent is not connected.
@@ -85,6 +92,7 @@ impl<'a> Standing<'a> {
             health: parse_health(status.and_then(|s| s.health.as_deref()).unwrap_or_default()),
             applied,
             misplaced: is_misplaced(placement),
+            moving: asks_to_move(placement, sites, is_misplaced(placement)),
             stored,
             offline,
             reason: said.map(|c| c.reason.clone()).unwrap_or_default(),
@@ -171,15 +179,25 @@ fn brief(cause: &str) -> String {
     }
 }
 
-/// Where, for people: a name, or how many.
+/// Where, for people: a name, or how many, and which of them it should or shall not be on.
 fn destination(standings: &[Standing<'_>]) -> String {
-    let mut names: Vec<_> = standings.iter().map(Standing::destination).collect();
-    names.sort_unstable();
-    names.dedup();
-    match names[..] {
-        [] => "none".to_owned(),
-        [only] => only.to_owned(),
-        _ => format!("{} destinations", names.len()),
+    let all: BTreeSet<_> = standings.iter().map(Standing::destination).collect();
+    let of = |test: &dyn Fn(&Standing<'_>) -> bool| -> BTreeSet<_> {
+        standings.iter().filter(|s| test(s)).map(Standing::destination).collect()
+    };
+    let misplaced = of(&|s| s.misplaced && !s.leaving());
+    let left = of(&|s| s.moving || s.leaving());
+    let kept: BTreeSet<_> = all.difference(&left).copied().collect();
+    if let (Some(from), Some(to), 2) = (left.first(), kept.first(), all.len()) {
+        return format!("{from} -> {to}");
+    }
+    match (all.len(), all.first(), misplaced.len()) {
+        (1, Some(only), _) if standings.iter().any(|s| s.moving) => format!("{only} (to be moved)"),
+        (1, Some(only), 0) => (*only).to_owned(),
+        (1, Some(only), _) => format!("{only} (misplaced)"),
+        (_, None, _) => "none".to_owned(),
+        (n, _, 0) => format!("{n} destinations"),
+        (n, _, misplaced) => format!("{n} destinations ({misplaced} misplaced)"),
     }
 }
 

@@ -18,6 +18,8 @@ fn sites(link: Link) -> Sites {
         labels: Default::default(),
         strict: false,
         leaving: false,
+        draining: false,
+        dry_run: false,
         state_store: false,
         lists: false,
         link,

@@ -14,9 +14,12 @@ use serde_json::{Value, json};
 use super::{
     placement::healthy_verdict,
     standing::{OFFLINE_AFTER, Standing, State, WORST_MAX, summary},
-    work::{health_words, pinned, unplaced, waiting, why_not_applied, why_unplaced},
+    work::{health_words, pinned, waiting, why_not_applied, why_unplaced},
 };
-use crate::{schedule::owns, site::Sites};
+use crate::{
+    schedule::{Wanted, owns, unplaced},
+    site::Sites,
+};
 
 /// Most bytes of merged outputs in a request's status, as JSON.
 const OUTPUTS_LEN_MAX: usize = 64 << 10;
@@ -80,7 +83,7 @@ pub fn works(view: View<'_>) -> Rollup {
     let reconciled = with_note(reconciled, &left_out);
     let deadlines = standings.iter().filter_map(|s| s.offline).map(|since| since + OFFLINE_AFTER);
     Rollup {
-        works_succeeded: works_succeeded(view.owner, &reconciled, scheduled),
+        works_succeeded: works_succeeded(view, &standings, &reconciled),
         healthy: worst.map(|worst| healthy_verdict(worst.health, &health_words(worst))),
         scheduled,
         placements: summary(&standings),
@@ -108,18 +111,21 @@ fn reconciled(view: View<'_>, standings: &[Standing<'_>]) -> Verdict {
     for work in view.works {
         if let Some(group) = unplaced(work, own(work, view)).first() {
             let own: Vec<_> = own(work, view).map(|p| Standing::of(p, view.sites)).collect();
-            let waiting = why_unplaced(group, &own, view.sites);
+            let waiting = why_unplaced(work, group, &own, view.sites);
             return verdict(Truth::Unknown, waiting.reason(), waiting.message());
         }
         let own = standings.iter().filter(|s| owns(work, s.placement) && !s.leaving());
         undone.extend(own.filter(|s| !(s.applied && pinned(work, s.placement))));
     }
     let live = standings.iter().filter(|s| !s.leaving());
-    if let Some(first) = live.clone().find(|s| s.misplaced) {
+    if let Some(first) = live.clone().find(|s| s.misplaced && !s.moving) {
+        let meta = &first.placement.metadata;
         let message = format!(
-            "destination {} no longer matches: label it, or move by deleting WorkPlacement {}",
+            "destination {} no longer matches: label it, or move what is there with: muster \
+             placements move {} -n {}",
             first.destination(),
-            first.placement.metadata.name.as_deref().unwrap_or_default()
+            meta.name.as_deref().unwrap_or_default(),
+            meta.namespace.as_deref().unwrap_or_default()
         );
         return verdict(Truth::False, "WorksMisplaced", message);
     }
@@ -134,6 +140,9 @@ fn reconciled(view: View<'_>, standings: &[Standing<'_>]) -> Verdict {
         let message = format!("{} of {}: {message}", lost.len(), standings.len());
         return verdict(Truth::Unknown, "DestinationsOffline", message);
     }
+    if let Some(waiting) = live.clone().find_map(|s| moving(view, s, standings)) {
+        return verdict(Truth::Unknown, waiting.reason(), waiting.message());
+    }
     let leaving = || standings.iter().filter(|s| s.leaving());
     if let Some(worst) = undone.iter().copied().chain(leaving()).max_by_key(|s| s.state) {
         let (reason, message) = why_not_applied(worst);
@@ -146,25 +155,69 @@ fn reconciled(view: View<'_>, standings: &[Standing<'_>]) -> Verdict {
     verdict(Truth::True, "Reconciled", "Reconciled".to_owned())
 }
 
+/// What a placement that shall leave its destination waits for.
+fn moving(view: View<'_>, old: &Standing<'_>, standings: &[Standing<'_>]) -> Option<Waiting> {
+    let spec = &old.placement.spec;
+    let work = view.works.iter().find(|work| owns(work, old.placement)).filter(|_| old.moving)?;
+    let group = work.spec.workload_groups.iter().find(|group| group.id == spec.id)?;
+    let new = standings.iter().find(|s| {
+        owns(work, s.placement) && s.placement.spec.id == group.id && !s.leaving() && !s.moving
+    });
+    let from = old.destination().to_owned();
+    Some(match new {
+        Some(new) => Waiting::Moving {
+            from,
+            to: new.destination().to_owned(),
+            cause: why_not_applied(new).1,
+        },
+        None => Waiting::NowhereToMove {
+            destination: from,
+            selector: Wanted::of(work, group).selector.to_string(),
+        },
+    })
+}
+
 /// Kratix's words, by the stricter measure.
-fn works_succeeded(owner: Owner, reconciled: &Verdict, scheduled: bool) -> Verdict {
+fn works_succeeded(view: View<'_>, standings: &[Standing<'_>], reconciled: &Verdict) -> Verdict {
     let kind = kind::WORKS_SUCCEEDED;
-    let whose = match owner {
+    let whose = match view.owner {
         Owner::Promise => "promise",
         Owner::Request => "resource",
     };
-    let message = reconciled.message.clone();
+    let some = |are: &str, test: &dyn Fn(&Work) -> bool| {
+        let named = view.works.iter().filter(|work| test(work));
+        let names: Vec<_> = named.filter_map(|work| work.metadata.name.as_deref()).collect();
+        format!("Some works associated with this {whose} are {are}: [{}]", names.join(" "))
+    };
+    let placed = |work: &Work, test: &dyn Fn(&Standing<'_>) -> bool| {
+        standings.iter().any(|s| owns(work, s.placement) && test(s))
+    };
     match reconciled.truth {
         Truth::True => {
             let message = format!("All works associated with this {whose} are ready");
             Verdict::new(kind, Truth::True, "WorksSucceeded", message)
         }
-        Truth::Unknown => Verdict::new(kind, Truth::Unknown, "WorksPending", message),
-        Truth::False if scheduled && reconciled.reason == "WorksMisplaced" => {
+        Truth::Unknown => {
+            let message = some("not ready", &|work| {
+                let undone = |s: &Standing<'_>| s.offline.is_some() || !is_done(work, s);
+                !unplaced(work, own(work, view)).is_empty() || placed(work, &undone)
+            });
+            Verdict::new(kind, Truth::Unknown, "WorksPending", message)
+        }
+        Truth::False if reconciled.reason == "WorksMisplaced" => {
+            let message = some("misplaced", &|work| placed(work, &|s| s.misplaced));
             Verdict::new(kind, Truth::False, "WorksMisplaced", message)
         }
-        Truth::False => Verdict::new(kind, Truth::False, "WorksFailing", message),
+        Truth::False => {
+            let message = reconciled.message.clone();
+            Verdict::new(kind, Truth::False, "WorksFailing", message)
+        }
     }
+}
+
+/// Whether nothing is left to do about a placement.
+fn is_done(work: &Work, s: &Standing<'_>) -> bool {
+    s.applied && pinned(work, s.placement) && !s.leaving() && !s.moving
 }
 
 fn own<'a>(work: &'a Work, view: View<'a>) -> impl Iterator<Item = &'a WorkPlacement> {

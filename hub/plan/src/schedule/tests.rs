@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use muster_api::{
-    Work, WorkPlacement, WorkSpec, WorkloadGroup,
+    Work, WorkPlacement, WorkPlacementStatus, WorkSpec, WorkloadGroup,
+    conditions::{self, Truth, Verdict, kind},
     destination::{DestinationSelector, LabelExpression, LabelOperator},
     labels,
 };
 use muster_core::Waiting;
 use proptest::prelude::*;
 
-use super::{Schedule, WhyNot, effective_selector, placement_name, schedule};
+use super::{Schedule, WhyNot, placement_name, schedule, wanted::effective_selector};
 use crate::site::{Link, Site, Sites};
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -53,6 +54,8 @@ fn site(name: &str, labels: &[(&str, &str)], connected: bool) -> Site {
         labels: map(labels),
         strict: false,
         leaving: false,
+        draining: false,
+        dry_run: false,
         state_store: false,
         lists: false,
         link: if connected { Link::Connected } else { Link::Offline { since: None } },
@@ -219,6 +222,146 @@ fn groups_whose_ids_begin_alike_have_different_placements() {
     let long = "a".repeat(250);
     let name = placement_name(&work, &work.spec.workload_groups[0], &long);
     assert!(name.len() <= 253, "{}", name.len());
+}
+
+/// The placement as it is when its destination holds its files.
+fn holding(mut placement: WorkPlacement) -> WorkPlacement {
+    let applied = Verdict::new(kind::APPLIED, Truth::True, "Applied", "");
+    let mut status = WorkPlacementStatus {
+        applied_digest: Some(placement.spec.digest.clone()),
+        ..WorkPlacementStatus::default()
+    };
+    conditions::set(&mut status.conditions, &applied, None, jiff::Timestamp::UNIX_EPOCH);
+    placement.status = Some(status);
+    placement
+}
+
+fn annotated(mut placement: WorkPlacement, key: &str) -> WorkPlacement {
+    placement.metadata.annotations.get_or_insert_default().insert(key.into(), "true".into());
+    placement
+}
+
+fn why(placement: &WorkPlacement) -> &str {
+    &placement.metadata.annotations.as_ref().unwrap()[labels::CHOSEN_BECAUSE]
+}
+
+#[test]
+fn what_is_asked_to_move_is_cleared_when_the_new_destination_holds_it() {
+    let work = work(Some("shop"), vec![selector("promise", &[("env", "dev")])]);
+    let all = sites(&[
+        site("one", &[("env", "x")], true),
+        site("two", &[("env", "dev")], false),
+        site("three", &[("env", "dev")], true),
+    ]);
+    let before = sites(&[site("one", &[("env", "dev")], true)]);
+    let old = holding(plan(&work, &before, &[]).create.remove(0));
+    let asked = annotated(old.clone(), labels::MOVE);
+    let first = plan(&work, &all, std::slice::from_ref(&asked));
+    assert_eq!(targets(&first), ["three"]);
+    assert_eq!(why(&first.create[0]), "moved from one: the only one to match env=dev");
+    assert_eq!(first.groups[0].passed_over["two"], WhyNot::Offline);
+    assert!(first.delete.is_empty(), "nothing is cleared yet");
+    let new = first.create[0].clone();
+    let waits = plan(&work, &all, &[asked.clone(), new.clone()]);
+    assert!(waits.create.is_empty() && waits.delete.is_empty());
+    let done = plan(&work, &all, &[asked.clone(), holding(new.clone())]);
+    assert_eq!(done.delete, [asked.metadata.name.clone().unwrap()]);
+    // Of a move that is called back, what was on the way goes.
+    let back = plan(&work, &all, &[old, new.clone()]);
+    assert_eq!(back.delete, [new.metadata.name.clone().unwrap()]);
+    // An older digest is not what it must hold.
+    let mut stale = holding(new);
+    stale.spec.digest = "d0".into();
+    stale.status.as_mut().unwrap().applied_digest = Some("d0".into());
+    assert!(plan(&work, &all, &[asked, stale]).delete.is_empty());
+}
+
+#[test]
+fn what_can_move_nowhere_stays_and_says_so() {
+    let work = work(Some("shop"), vec![]);
+    let all = sites(&[site("one", &[], true), site("two", &[], false)]);
+    let asked = annotated(holding(plan(&work, &all, &[]).create.remove(0)), labels::MOVE);
+    let plan = plan(&work, &all, &[asked]);
+    assert!(plan.create.is_empty() && plan.delete.is_empty());
+    let waiting = plan.groups[0].waiting.clone().unwrap();
+    let selector = "any destination".to_owned();
+    assert_eq!(waiting, Waiting::NowhereToMove { destination: "one".into(), selector });
+}
+
+#[test]
+fn a_drained_destination_keeps_dependencies_and_gives_requests_away() {
+    let draining = Site { draining: true, ..site("one", &[], true) };
+    let request = work(Some("shop"), vec![]);
+    let alone = plan(&request, &sites(std::slice::from_ref(&draining)), &[]);
+    let (selector, destination) = ("any destination".to_owned(), "one".to_owned());
+    let waiting = alone.groups[0].waiting.clone();
+    assert_eq!(waiting, Some(Waiting::OnlyDraining { selector, destination }));
+    let held = plan(&request, &sites(&[site("one", &[], true)]), &[]).create;
+    let all = sites(&[draining, site("two", &[], true)]);
+    assert_eq!(targets(&plan(&request, &all, &held)), ["two"]);
+    assert_eq!(targets(&plan(&request, &all, &[])), ["two"]);
+    assert_eq!(targets(&plan(&work(None, vec![]), &all, &[])), ["one", "two"]);
+}
+
+#[test]
+fn dependencies_move_only_from_where_they_do_not_belong() {
+    let work = work(None, vec![selector("promise", &[("env", "dev")])]);
+    let fits = sites(&[site("one", &[("env", "dev")], true), site("two", &[("env", "dev")], true)]);
+    let held: Vec<_> = plan(&work, &fits, &[])
+        .create
+        .into_iter()
+        .map(|p| annotated(holding(p), labels::MOVE))
+        .collect();
+    assert!(plan(&work, &fits, &held).delete.is_empty(), "both belong there");
+    let moved = sites(&[site("one", &[("env", "x")], true), site("two", &[("env", "dev")], true)]);
+    assert_eq!(plan(&work, &moved, &held).delete, ["web-main-abcde.one-5058f"]);
+    let mut waits = held.clone();
+    waits[1].status = None;
+    assert!(plan(&work, &moved, &waits).delete.is_empty(), "the other does not hold it yet");
+}
+
+#[test]
+fn a_choice_says_what_decided_it() {
+    let request = work(Some("shop"), vec![selector("promise", &[("env", "dev")])]);
+    let dev = |name: &str, ready| site(name, &[("env", "dev")], ready);
+    let chosen = |all: &[Site], busy: &str| {
+        let load = |name: &str| if busy.contains(name) { 3 } else { 1 };
+        let made = schedule(&request, &sites(all), &load, &[]).create.remove(0);
+        format!("{}: {}", made.spec.target_destination_name, why(&made))
+    };
+    let (a, b, c) = (dev("a", true), dev("b", true), dev("c", false));
+    for (all, busy, want) in [
+        (vec![a.clone()], "", "a: the only one to match env=dev"),
+        (vec![a.clone(), c.clone()], "", "a: of 2 that match env=dev, the only one ready"),
+        (
+            vec![a.clone(), b.clone(), c.clone()],
+            "a",
+            "b: of 3 that match env=dev, the least loaded (1 placement)",
+        ),
+        (
+            vec![a, b],
+            "",
+            "a: of 2 that match env=dev, the first by name of the least loaded (1 placement)",
+        ),
+        (vec![c], "", "c: the only one to match env=dev; it was not ready, and no other one was"),
+    ] {
+        assert_eq!(chosen(&all, busy), want);
+    }
+}
+
+#[test]
+fn dry_runs_and_others_have_destinations_of_their_own() {
+    let own = [("env", "dev"), (labels::DRY_RUN, "true")];
+    let all = sites(&[
+        Site { dry_run: true, ..site("dry", &own, true) },
+        site("dev", &[("env", "dev")], true),
+    ]);
+    let mut work = work(Some("shop"), vec![selector("promise", &[("env", "dev")])]);
+    let real = plan(&work, &all, &[]);
+    assert_eq!(targets(&real), ["dev"]);
+    assert_eq!(real.groups[0].passed_over["dry"], WhyNot::DryRun);
+    work.metadata.labels = Some(map(&[(labels::DRY_RUN, "true")]));
+    assert_eq!(targets(&plan(&work, &all, &[])), ["dry"]);
 }
 
 prop_compose! {

@@ -6,6 +6,8 @@ use muster_api::destination::{DestinationSelector, LabelExpression};
 use muster_core::content::FileError;
 use serde_json::Value;
 
+use crate::selectors;
+
 /// Why a pipeline's result was refused: file, field, cause and cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
@@ -21,7 +23,7 @@ pub enum OutputError {
         /// Which entry, from 0.
         index: usize,
         /// Its field.
-        field: &'static str,
+        field: String,
         /// Cause and cure.
         cause: String,
     },
@@ -73,7 +75,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Directive>, OutputError> {
                     "more than one entry is for the rest: give each other a directory".to_owned()
                 }
             };
-            return Err(OutputError::Entry { index, field: "directory", cause });
+            return Err(OutputError::Entry { index, field: "directory".to_owned(), cause });
         }
         directives.push(directive);
     }
@@ -102,8 +104,9 @@ pub(super) fn kind_of(value: &Value) -> &'static str {
 }
 
 fn read_entry(index: usize, entry: Value) -> Result<Directive, OutputError> {
-    let wrong =
-        |field, cause: &str| Err(OutputError::Entry { index, field, cause: cause.to_owned() });
+    let wrong = |field: &str, cause: &str| {
+        Err(OutputError::Entry { index, field: field.to_owned(), cause: cause.to_owned() })
+    };
     let Value::Object(mut entry) = entry else {
         return wrong("matchLabels", "the entry is not a map: write matchLabels and directory");
     };
@@ -136,7 +139,10 @@ fn read_entry(index: usize, entry: Value) -> Result<Directive, OutputError> {
         Err(error) => return wrong("matchExpressions", &error.to_string()),
     };
     let selector = DestinationSelector { match_labels, match_expressions, source: None };
-    Ok(Directive { directory, selector })
+    match selectors::check(&selector).first() {
+        Some(fault) => wrong(&fault.field, &fault.cause),
+        None => Ok(Directive { directory, selector }),
+    }
 }
 
 /// The directory without `./` and a slash at the end; `None` for the whole output.

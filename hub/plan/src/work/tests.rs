@@ -55,6 +55,10 @@ fn bad_selectors_are_refused_by_entry_and_field() {
     assert!(
         refused("- matchLabels: {a: b}\n- matchLabels: {a: c}").contains("[1].directory: more")
     );
+    let within = "- matchExpressions: [{key: zone, operator: Within, values: [a]}]";
+    assert!(refused(within).contains("[0].matchExpressions: unknown variant `Within`"));
+    let bare = "- matchExpressions: [{key: zone, operator: NotIn}]";
+    assert!(refused(bare).contains("[0].matchExpressions[0].values: Required value: NotIn"));
     let nested = "- {directory: a/b, matchLabels: {a: b}}";
     assert!(refused(nested).contains(r#"[0].directory: "a/b" is nested"#));
     assert!(refused("- {directory: ../b, matchLabels: {a: b}}").contains("leaves /kratix/output"));

@@ -258,7 +258,7 @@ fn account_name(name: &str) -> Result<(), String> {
 }
 
 /// Kubernetes' rule for label values and the names in label keys.
-fn label_part(text: &str, len_max: usize) -> Result<(), String> {
+pub(crate) fn label_part(text: &str, len_max: usize) -> Result<(), String> {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.len() > len_max {
@@ -272,7 +272,7 @@ fn label_part(text: &str, len_max: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn label_key(key: &str) -> Result<(), String> {
+pub(crate) fn label_key(key: &str) -> Result<(), String> {
     match key.split_once('/') {
         None => label_part(key, 63),
         Some((prefix, name)) => label_part(prefix, 253).and_then(|()| label_part(name, 63)),
