@@ -49,8 +49,10 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     /// Make a data directory from a backup
     Restore(RestoreArgs),
-    /// What makes Flux or Argo CD read a destination that a state store feeds
+    /// Drain a destination; print what makes Flux or Argo CD read one that a state store feeds
     Destinations(DestinationsArgs),
+    /// Move what is placed on one destination to another one
+    Placements(PlacementsArgs),
     /// Try it: a hub and agents on this host, the samples, a live view, until Ctrl-C
     Quickstart(QuickstartArgs),
     /// What the hub's own containers in a pipeline run
@@ -348,6 +350,47 @@ pub(crate) struct DestinationsArgs {
 pub(crate) enum DestinationsCommand {
     /// Print the documents to apply in the destination's cluster
     Gitops(GitopsArgs),
+    /// Have requests' placements leave a destination, each when another destination holds it
+    Drain(DrainArgs),
+}
+
+/// `muster destinations drain`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DrainArgs {
+    /// The destination
+    pub(crate) name: String,
+    /// Do it; without this, what would happen is printed
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Let it take requests again; what has left does not come back
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) undo: bool,
+}
+
+/// `muster placements`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct PlacementsArgs {
+    #[command(subcommand)]
+    pub(crate) command: PlacementsCommand,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum PlacementsCommand {
+    /// Move a placement; its old destination is cleared when the new one holds the files
+    Move(MoveArgs),
+}
+
+/// `muster placements move`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct MoveArgs {
+    /// The WorkPlacement
+    pub(crate) name: String,
+    /// Its namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Do it; without this, what would happen is printed
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// `muster destinations gitops`.

@@ -11,6 +11,7 @@ pub(crate) mod get;
 pub(crate) mod kubeconfig;
 pub(crate) mod logs;
 pub(crate) mod pipeline;
+pub(crate) mod placements;
 pub(crate) mod restore;
 
 mod kinds;

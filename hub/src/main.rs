@@ -49,6 +49,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Command::Backup(args) => commands::backup::run(&args, &client).await,
         Command::Restore(args) => commands::restore::run(args).await,
         Command::Destinations(args) => commands::destinations::run(args, &client).await,
+        Command::Placements(args) => commands::placements::run(args, &client).await,
     }
 }
 

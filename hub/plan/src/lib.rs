@@ -12,6 +12,7 @@ pub mod gitops;
 pub mod names;
 pub mod options;
 pub mod promise;
+pub mod relocation;
 pub mod request;
 pub mod rollup;
 pub mod schedule;

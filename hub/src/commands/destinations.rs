@@ -1,4 +1,4 @@
-//! `muster destinations`: what makes a GitOps agent read one.
+//! `muster destinations`: what makes a GitOps agent read one, and how one is emptied.
 
 use anyhow::{Context as _, anyhow};
 use kube::{Api, Client};
@@ -9,12 +9,14 @@ use muster_plan::gitops::{Reader, Source, setup};
 use crate::{
     args::{ClientArgs, DestinationsArgs, DestinationsCommand, GitopsArgs, ReaderArg},
     client,
+    commands::placements,
 };
 
 pub(crate) async fn run(args: DestinationsArgs, client: &ClientArgs) -> anyhow::Result<()> {
     let api = client::connect(client).await?;
     match args.command {
         DestinationsCommand::Gitops(args) => gitops(api, args).await,
+        DestinationsCommand::Drain(args) => placements::drain(api, args).await,
     }
 }
 
