@@ -10,21 +10,24 @@ use serde::Deserialize;
 use crate::{Kubectl, Process, free_port, program};
 
 /// What runs pipelines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Executor {
     /// Sandboxed processes.
+    #[default]
     Process,
     /// Containers, with podman.
     Podman,
 }
 
 /// How a hub is started.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct HubOptions {
     /// What runs pipelines.
     pub executor: Executor,
     /// Further flags.
     pub flags: Vec<String>,
+    /// Further variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A running hub; ports stay the same over restarts.
@@ -34,7 +37,6 @@ pub struct Hub {
     directory: PathBuf,
     ports: (u16, u16),
     options: HubOptions,
-    authorities: Option<PathBuf>,
     ready: Ready,
 }
 
@@ -50,24 +52,25 @@ struct Ready {
 impl Hub {
     /// Starts a hub with its data below `directory`.
     pub fn start(directory: &Path, executor: Executor) -> Self {
-        Self::start_with(directory, HubOptions { executor, flags: Vec::new() })
+        Self::start_with(directory, HubOptions { executor, ..HubOptions::default() })
     }
 
     /// Starts a hub with further flags.
     pub fn start_with(directory: &Path, options: HubOptions) -> Self {
-        Self::start_trusting(directory, options, None)
+        let ports = (free_port(), free_port());
+        let (process, ready) = launch(directory, ports, &options);
+        Self { process, directory: directory.to_owned(), ports, options, ready }
     }
 
     /// Starts a hub that trusts the authorities in a file, instead of the machine's.
     pub fn start_trusting(
         directory: &Path,
-        options: HubOptions,
+        mut options: HubOptions,
         authorities: Option<&Path>,
     ) -> Self {
-        let ports = (free_port(), free_port());
-        let authorities = authorities.map(Path::to_owned);
-        let (process, ready) = launch(directory, ports, &options, authorities.as_deref());
-        Self { process, directory: directory.to_owned(), ports, options, authorities, ready }
+        let variable = |file: &Path| ("SSL_CERT_FILE".to_owned(), file.display().to_string());
+        options.environment.extend(authorities.map(variable));
+        Self::start_with(directory, options)
     }
 
     /// `kill -9`, then started again on the same data and ports.
@@ -83,8 +86,7 @@ impl Hub {
 
     /// Starts it again on the same data and ports.
     pub fn restart(&mut self) {
-        let authorities = self.authorities.as_deref();
-        let (process, ready) = launch(&self.directory, self.ports, &self.options, authorities);
+        let (process, ready) = launch(&self.directory, self.ports, &self.options);
         self.process = process;
         self.ready = ready;
     }
@@ -132,12 +134,7 @@ impl Hub {
     }
 }
 
-fn launch(
-    directory: &Path,
-    ports: (u16, u16),
-    options: &HubOptions,
-    authorities: Option<&Path>,
-) -> (Process, Ready) {
+fn launch(directory: &Path, ports: (u16, u16), options: &HubOptions) -> (Process, Ready) {
     let executor = match options.executor {
         Executor::Process => "process",
         Executor::Podman => "podman",
@@ -150,7 +147,7 @@ fn launch(
         .args(["--api-listen", &format!("127.0.0.1:{}", ports.0)])
         .args(["--agents-listen", &format!("127.0.0.1:{}", ports.1)])
         .args(&options.flags)
-        .envs(authorities.map(|file| ("SSL_CERT_FILE", file)))
+        .envs(options.environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped());
     let mut process = Process::start(&mut command, &directory.join("hub.log"));
     let line = process.first_line();

@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     env, fs,
+    io::Write as _,
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -105,13 +107,19 @@ impl GitServer {
         fs::copy(public_key, self.root.join("app.pem")).unwrap();
     }
 
+    /// Says of the tokens that it gives from now on that they are valid for so long.
+    pub fn tokens_last(&self, seconds: u64) {
+        fs::write(self.root.join("token-life"), seconds.to_string()).unwrap();
+    }
+
     /// Answers with 503 from now on, or no more.
     pub fn down(&self, down: bool) {
         let file = self.root.join("down");
         if down { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
     }
 
-    /// How often it was asked for this: `push`, `fetch`, `ask`, `denied`, `forbidden`, `token`.
+    /// How often it was asked for this: `push`, `fetch`, `ask`, `denied`, `forbidden`, `token`, and
+    /// while it was down, `away`.
     pub fn count(&self, what: &str) -> u64 {
         let text = fs::read_to_string(self.root.join("counts.json")).unwrap_or_default();
         let counts: BTreeMap<String, u64> = serde_json::from_str(&text).unwrap_or_default();
@@ -199,16 +207,18 @@ impl S3Server {
 
     /// Starts it below `directory`.
     pub fn start(directory: &Path) -> Self {
-        let root = directory.join("s3");
-        fs::create_dir_all(&root).unwrap();
+        let (root, versions) = (directory.join("s3"), directory.join("s3-versions"));
+        for folder in [&root, &versions] {
+            fs::create_dir_all(folder).unwrap();
+        }
         let port = free_port();
         let program = env::var_os("MUSTER_S3_SERVER").expect("MUSTER_S3_SERVER is not set");
         let mut command = Command::new(program);
         command
             .env("ROOT_ACCESS_KEY", Self::ID)
             .env("ROOT_SECRET_KEY", Self::SECRET)
-            .args(["--port", &format!("127.0.0.1:{port}"), "posix"])
-            .arg(&root)
+            .args(["--port", &format!("127.0.0.1:{port}"), "posix", "--versioning-dir"])
+            .args([&versions, &root])
             .stdout(Stdio::null());
         let process = Process::start(&mut command, &directory.join("s3.log"));
         listens(port);
@@ -230,7 +240,46 @@ impl S3Server {
         fs::create_dir_all(self.root.join(bucket)).unwrap();
     }
 
-    /// The objects of a bucket.
+    /// Keeps older versions of a bucket's objects from now on.
+    pub fn keep_versions(&self, bucket: &str) {
+        let body = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+                    <Status>Enabled</Status></VersioningConfiguration>";
+        self.ask("PUT", &format!("{bucket}?versioning="), body);
+    }
+
+    /// Puts an object, as somebody else does.
+    pub fn put(&self, bucket: &str, key: &str, text: &str) {
+        self.ask("PUT", &format!("{bucket}/{key}"), text);
+    }
+
+    /// Deletes an object, as somebody else does.
+    pub fn delete(&self, bucket: &str, key: &str) {
+        self.ask("DELETE", &format!("{bucket}/{key}"), "");
+    }
+
+    /// The names of a bucket's objects, as it lists them.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let told = self.ask("GET", &format!("{bucket}?list-type=2"), "");
+        let keys = told.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+        keys.map(str::to_owned).collect()
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let sum = format!("printf %s '{body}' | sha256sum | cut -c 1-64");
+        let sum = Command::new("sh").args(["-c", &sum]).output().unwrap().stdout;
+        let sum = String::from_utf8(sum).unwrap();
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--fail-with-body", "-X", method, "--data-binary", body]);
+        command.arg("-H").arg(format!("x-amz-content-sha256: {}", sum.trim()));
+        command.args(["--aws-sigv4", "aws:amz:us-east-1:s3", "-H", "content-type: text/xml"]);
+        command.arg("--user").arg(format!("{}:{}", Self::ID, Self::SECRET));
+        command.arg(format!("http://{}/{path}", self.endpoint()));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{method} {path}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The objects of a bucket. One that keeps versions leaves the bytes of deleted ones there.
     pub fn tree(&self, bucket: &str) -> Tree {
         let (root, mut tree) = (self.root.join(bucket), Tree::new());
         let mut folders = vec![root.clone()];
@@ -250,11 +299,6 @@ impl S3Server {
             }
         }
         tree
-    }
-
-    /// The file of an object, to be changed behind everybody's back.
-    pub fn object(&self, bucket: &str, key: &str) -> PathBuf {
-        self.root.join(bucket).join(key)
     }
 }
 
@@ -292,6 +336,38 @@ impl Repositories {
         let paths = listed.split('\0').filter(|path| !path.is_empty());
         let read = |path: &str| self.git(name, &["show", &format!("{head}:{path}")]);
         paths.map(|path| (path.to_owned(), read(path))).collect()
+    }
+
+    /// Makes the server run a script on each push (`pre-receive`), or no more.
+    pub fn hook(&self, name: &str, script: Option<&str>) {
+        let file = self.path(name).join("hooks").join("pre-receive");
+        let Some(script) = script else { return fs::remove_file(file).unwrap() };
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Gives `main` so many commits more, each of which replaces a file of some kilobytes.
+    pub fn grow(&self, name: &str, commits: usize) {
+        let head = self.head(name);
+        let mut stream = String::new();
+        for n in 0..commits {
+            let text = format!("{n}\n").repeat(2000);
+            stream.push_str(&format!(
+                "commit refs/heads/main\ncommitter someone <someone@example.org> {n} +0000\n\
+                 data 2\nof\n"
+            ));
+            if n == 0 {
+                stream.push_str(&format!("from {head}\n"));
+            }
+            stream.push_str(&format!("M 100644 inline old.txt\ndata {}\n{text}\n", text.len()));
+        }
+        let mut command = Command::new("git");
+        command.args(["-c", "safe.directory=*", "--git-dir"]).arg(self.path(name));
+        command.args(["fast-import", "--quiet"]).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stream.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "git fast-import failed");
     }
 
     /// The newest commit of `main`.

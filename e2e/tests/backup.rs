@@ -10,9 +10,7 @@ use std::{
     thread,
 };
 
-use muster_e2e::{
-    Agent, Executor, Hub, HubOptions, eventually, has_part, manifests::Promise, scratch,
-};
+use muster_e2e::{Agent, Hub, HubOptions, eventually, has_part, manifests::Promise, scratch};
 
 /// A Promise whose requests become a Script that writes their text into the file that they name.
 const NOTES: Promise<'_> = Promise {
@@ -121,7 +119,7 @@ fn options(dir: &Path) -> HubOptions {
     fs::write(&key, [9; 32]).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     let flags = vec!["--encryption-key-file".to_owned(), text(&key).to_owned()];
-    HubOptions { executor: Executor::Process, flags }
+    HubOptions { flags, ..HubOptions::default() }
 }
 
 fn key(dir: &Path) -> PathBuf {

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use muster_e2e::{Executor, GitServer, Hub, HubOptions, S3Server, has_part, scratch};
+use muster_e2e::{GitServer, Hub, HubOptions, S3Server, has_part, scratch};
 use serde_json::json;
 
 /// How many scenarios are played side by side: they mostly wait for nothing to happen any more, but
@@ -97,7 +97,7 @@ impl Stage {
     fn play(&self, scenario: &str) {
         let directory = self.directory.join(scenario);
         fs::create_dir_all(&directory).unwrap();
-        let options = HubOptions { executor: Executor::Process, flags: Vec::new() };
+        let options = HubOptions::default();
         let hub = Hub::start_trusting(&directory, options, Some(self.git.authority_file()));
         let environment = json!({
             "kubeconfig": hub.kubeconfig(),

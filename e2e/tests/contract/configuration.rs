@@ -1,6 +1,6 @@
 //! The platform's configuration: read at start, applied without a restart, refused where it is wrong.
 
-use muster_e2e::{Executor, Hub, HubOptions, Kubectl, eventually, manifests::Promise, scratch};
+use muster_e2e::{Executor, Hub, Kubectl, eventually, manifests::Promise, scratch};
 use serde_json::Value;
 
 const BOXES: Promise<'_> = Promise {
@@ -58,8 +58,7 @@ fn is_json(line: &str) -> bool {
 #[test]
 fn the_configuration_holds_from_the_next_look_on() {
     let directory = scratch();
-    let options = HubOptions { executor: Executor::Process, flags: Vec::new() };
-    let mut hub = Hub::start_with(directory.path(), options);
+    let mut hub = Hub::start(directory.path(), Executor::Process);
     let kubectl = hub.kubectl();
     kubectl.apply(&BOXES.yaml());
     kubectl.wait("promise/crate", "Available");

@@ -68,7 +68,7 @@ fn a_request_is_written_changed_and_removed_and_a_revoked_key_is_told() {
     });
 
     kubectl.apply(&login("pail", "another-secret"));
-    let told = ready_reason(&kubectl, "bucketstatestore/pail", "AuthenticationFailed");
+    let told = ready_reason(&kubectl, "bucketstatestore/pail", "ErrorValidatingPermissions");
     assert!(told.contains("Error validating state store permissions"), "{told}");
     assert!(told.contains("Secret default/pail") && !told.contains("another-secret"), "{told}");
     ready_reason(&kubectl, "destination/dev", "StateStoreNotReady");
@@ -105,9 +105,9 @@ fn what_is_wrong_with_a_bucket_is_told_with_its_cure() {
             + &store(&server, "secretless", "pail", "")),
     );
     for (name, reason, words) in [
-        ("missing", "BucketNotFound", "no bucket no-such-bucket"),
-        ("nobody", "StoreUnreachable", "127.0.0.1:1 does not answer"),
-        ("tls", "StoreUnreachable", "spec.insecure"),
+        ("missing", "ErrorValidatingPermissions", "no bucket no-such-bucket"),
+        ("nobody", "ErrorValidatingPermissions", "127.0.0.1:1 does not answer"),
+        ("tls", "ErrorValidatingPermissions", "spec.insecure"),
         ("secretless", "SecretNotFound", "Secret secretless not found in namespace default"),
     ] {
         let told = ready_reason(&kubectl, &format!("bucketstatestore/{name}"), reason);

@@ -135,7 +135,7 @@ fn a_revoked_password_is_told_and_everything_is_written_once_it_is_back() {
     kubectl.wait("promise/jar", "Available");
 
     server.let_in("hub another-one\n");
-    let told = ready_reason(&kubectl, "gitstatestore/hub", "AuthenticationFailed");
+    let told = ready_reason(&kubectl, "gitstatestore/hub", "ErrorValidatingPermissions");
     assert!(
         told.contains("Authentication failed") && told.contains("Secret default/hub"),
         "{told}"
@@ -158,7 +158,7 @@ fn a_revoked_password_is_told_and_everything_is_written_once_it_is_back() {
 
     // No less of a server that is away for a while.
     server.down(true);
-    ready_reason(&kubectl, "gitstatestore/hub", "StoreUnreachable");
+    kubectl.says("gitstatestore/hub", &["ErrorValidatingPermissions", "does not answer"]);
     kubectl.ok(&["delete", "jar/one", "--wait=false"]);
     kubectl.apply(&request("two", "dev", "3"));
     server.down(false);
@@ -180,7 +180,7 @@ fn what_waits_is_written_in_one_push_that_lists_it() {
     kubectl.apply(&hub_store(&server, "fleet"));
     ready_reason(&kubectl, "gitstatestore/hub", "StateStoreReady");
     server.down(true);
-    ready_reason(&kubectl, "gitstatestore/hub", "StoreUnreachable");
+    kubectl.says("gitstatestore/hub", &["ErrorValidatingPermissions", "does not answer"]);
     const N: usize = 50;
     let quiet = "  initWorkloads: {enabled: false}\n";
     kubectl.apply(&(0..N).map(|n| destination(&format!("d{n}"), "hub", quiet)).collect::<String>());
@@ -221,7 +221,7 @@ fn ssh_checks_the_host_and_commits_are_signed() {
     };
     let store = git_store("hub", &server.url("fleet"), "  authMethod: ssh\n");
     kubectl.apply(&(login(false) + &store + &destination("dev", "hub", "")));
-    let told = ready_reason(&kubectl, "gitstatestore/hub", "HostKeyMismatch");
+    let told = ready_reason(&kubectl, "gitstatestore/hub", "ErrorValidatingPermissions");
     assert!(told.contains("knownHosts of Secret default/hub"), "{told}");
     kubectl.apply(&login(true));
     ready_reason(&kubectl, "destination/dev", "TestDocumentsWritten");
@@ -277,7 +277,7 @@ fn a_github_app_enters_with_tokens_of_its_own() {
     };
     let store = git_store("hub", &server.url("fleet"), "  authMethod: githubApp\n");
     kubectl.apply(&(login(&old) + &store + &destination("dev", "hub", "")));
-    let told = ready_reason(&kubectl, "gitstatestore/hub", "AuthenticationFailed");
+    let told = ready_reason(&kubectl, "gitstatestore/hub", "ErrorValidatingPermissions");
     assert!(told.contains("App 17") && told.contains("privateKey"), "{told}");
     kubectl.apply(&login(&new));
     ready_reason(&kubectl, "destination/dev", "TestDocumentsWritten");

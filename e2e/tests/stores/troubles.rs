@@ -36,7 +36,7 @@ fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
             with("password", &login("hub", "wrong")),
             fleet.clone(),
             "",
-            "AuthenticationFailed",
+            "ErrorValidatingPermissions",
             "Authentication failed",
         ),
         (
@@ -44,7 +44,7 @@ fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
             with("reader", &login("reader", "let-me-see")),
             fleet.clone(),
             "",
-            "PermissionDenied",
+            "ErrorValidatingPermissions",
             "read but not write",
         ),
         (
@@ -52,7 +52,7 @@ fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
             with("repository", &good),
             server.url("nothing"),
             "",
-            "RepositoryNotFound",
+            "ErrorValidatingPermissions",
             "spec.url",
         ),
         (
@@ -60,7 +60,7 @@ fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
             with("branch", &good),
             fleet.clone(),
             "  branch: release\n",
-            "BranchNotFound",
+            "ErrorValidatingPermissions",
             "which has main",
         ),
         (
@@ -68,7 +68,7 @@ fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
             with("authority", &good[..2]),
             fleet.clone(),
             "",
-            "CertificateNotTrusted",
+            "ErrorValidatingPermissions",
             "caFile of Secret default/authority",
         ),
         (
@@ -76,7 +76,7 @@ fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
             with("nobody", &good),
             "https://127.0.0.1:1/x.git".to_owned(),
             "",
-            "StoreUnreachable",
+            "ErrorValidatingPermissions",
             "tried again",
         ),
         (
@@ -84,7 +84,7 @@ fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
             with("host", &good),
             "https://no-such-host.invalid/x.git".to_owned(),
             "",
-            "HostNotFound",
+            "ErrorValidatingPermissions",
             "spec.url",
         ),
         (

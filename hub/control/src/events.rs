@@ -9,7 +9,7 @@ use kube::{
 
 use crate::queue::chain;
 
-/// Longest note, as `events.k8s.io/v1` allows.
+/// Longest note in bytes, as `events.k8s.io/v1` allows.
 const NOTE_LEN_MAX: usize = 1024;
 
 /// Tells of what happened.
@@ -38,7 +38,7 @@ impl Events {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(note.chars().take(NOTE_LEN_MAX / 4).collect()),
+            note: Some(note[..note.floor_char_boundary(NOTE_LEN_MAX)].to_owned()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };

@@ -2,6 +2,8 @@
 
 #[path = "shared/home.rs"]
 mod home;
+#[path = "fleet/stores.rs"]
+mod stores;
 
 use kube::{
     Api, ResourceExt as _,

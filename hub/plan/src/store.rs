@@ -18,6 +18,26 @@ pub struct Lack {
     pub message: String,
 }
 
+/// What was being done with a store when its trouble was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Its object and its Secret were read.
+    Opening,
+    /// It was asked whether it takes files.
+    Probing,
+    /// It was to take files.
+    Writing,
+}
+
+/// Why a store is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What was being done.
+    pub step: Step,
+    /// The trouble.
+    pub lack: Lack,
+}
+
 /// Two Destinations whose directories touch each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlap {
@@ -60,7 +80,7 @@ pub fn overlaps<'a>(
 /// The condition `Ready` of a Destination that a state store feeds. `own` is a fault of its own.
 pub fn destination_ready(
     destination: &Destination,
-    store: Option<&Result<(), Lack>>,
+    store: Option<&Result<(), Fault>>,
     own: Option<&Lack>,
     documents_written: bool,
 ) -> Verdict {
@@ -71,13 +91,13 @@ pub fn destination_ready(
         return not(&lack.reason, lack.message.clone());
     }
     match store {
-        Some(Err(lack)) if lack.reason == STORE_NOT_FOUND => {
-            not(STORE_NOT_FOUND, lack.message.clone())
+        Some(Err(fault)) if fault.lack.reason == STORE_NOT_FOUND => {
+            not(STORE_NOT_FOUND, fault.lack.message.clone())
         }
-        Some(Err(lack)) => {
+        Some(Err(fault)) => {
             let reference = destination.spec.state_store_ref.as_ref().map(name_of);
             let store = reference.unwrap_or_default();
-            not("StateStoreNotReady", format!("{store} is not ready: {}", lack.message))
+            not("StateStoreNotReady", format!("{store} is not ready: {}", fault.message()))
         }
         None => not("DestinationNotReady", "Destination is not ready".to_owned()),
         Some(Ok(())) if !destination.spec.init_workloads.enabled => {
@@ -91,11 +111,31 @@ pub fn destination_ready(
 }
 
 /// The condition `Ready` of a state store.
-pub fn store_ready(standing: &Result<(), Lack>) -> Verdict {
+pub fn store_ready(standing: &Result<(), Fault>) -> Verdict {
     match standing {
         Ok(()) => Verdict::new(kind::READY, Truth::True, "StateStoreReady", "State store is ready"),
-        Err(lack) => {
-            Verdict::new(kind::READY, Truth::False, lack.reason.as_str(), lack.message.clone())
+        Err(fault) => Verdict::new(kind::READY, Truth::False, fault.reason(), fault.message()),
+    }
+}
+
+impl Fault {
+    /// Kratix's reason, of which there are few; the trouble's own is on the placements.
+    fn reason(&self) -> &str {
+        match (self.step, self.lack.reason.as_str()) {
+            (_, reason @ (STORE_NOT_FOUND | "SecretNotFound" | "StateStoreError")) => reason,
+            (Step::Opening, _) => "ErrorInitialisingWriter",
+            (Step::Probing, _) => "ErrorValidatingPermissions",
+            (Step::Writing, _) => "StateStoreError",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self.step {
+            Step::Opening => self.lack.message.clone(),
+            Step::Probing => {
+                format!("Error validating state store permissions: {}", self.lack.message)
+            }
+            Step::Writing => format!("Error writing to state store: {}", self.lack.message),
         }
     }
 }
@@ -206,6 +246,7 @@ mod tests {
     #[test]
     fn a_destination_is_ready_when_its_documents_are_there() {
         let lack = Lack { reason: "AuthenticationFailed".into(), message: "log in".into() };
+        let fault = Fault { step: Step::Probing, lack };
         let mut quiet = destination("quiet", 1);
         quiet.spec.init_workloads.enabled = false;
         let normal = destination("dev", 1);
@@ -215,11 +256,33 @@ mod tests {
             (&normal, Some(Ok(())), None, false, Truth::False, "DestinationNotReady"),
             (&normal, Some(Ok(())), None, true, Truth::True, "TestDocumentsWritten"),
             (&quiet, Some(Ok(())), None, false, Truth::True, "DestinationReady"),
-            (&normal, Some(Err(lack)), None, true, Truth::False, "StateStoreNotReady"),
+            (&normal, Some(Err(fault)), None, true, Truth::False, "StateStoreNotReady"),
             (&normal, Some(Ok(())), Some(&overlap), true, Truth::False, "PathOverlap"),
         ] {
             let verdict = destination_ready(destination, store.as_ref(), overlap, written);
             assert_eq!((verdict.truth, verdict.reason.as_str()), (truth, reason));
+        }
+    }
+
+    #[test]
+    fn a_stores_reasons_are_kratixs_and_the_words_say_more() {
+        let ready = |step, reason: &str| {
+            let lack = Lack { reason: reason.into(), message: "log in".into() };
+            let verdict = store_ready(&Err(Fault { step, lack }));
+            (verdict.reason, verdict.message)
+        };
+        for (step, own, reason, message) in [
+            (Step::Opening, "SecretNotFound", "SecretNotFound", "log in"),
+            (Step::Opening, "InvalidPath", "ErrorInitialisingWriter", "log in"),
+            (
+                Step::Probing,
+                "AuthenticationFailed",
+                "ErrorValidatingPermissions",
+                "Error validating state store permissions: log in",
+            ),
+            (Step::Writing, "DiskFull", "StateStoreError", "Error writing to state store: log in"),
+        ] {
+            assert_eq!(ready(step, own), (reason.to_owned(), message.to_owned()));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! come last, so that a reader who finds a list finds all that it names.
 
 mod address;
+mod known;
 mod words;
 
 use std::{
@@ -12,21 +13,23 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use md5::{Digest as _, Md5};
-use muster_core::directory::{is_below, join};
+use muster_core::directory::join;
+use muster_daemon::Clock;
 use object_store::{
-    ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+    ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
     multipart::MultipartStore,
     path::Path,
 };
 use sha2::Sha256;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
 
 use crate::{
     Drift, Entry, StateStore, Trouble, Written,
     access::{BucketAccess, BucketAuth},
     change::{Change, Files, read_list, write_list},
 };
+use known::{Asked, Found, Known, State};
 
 /// How many requests are under way at once: enough to hide a server's delay, few enough for its
 /// limits.
@@ -36,6 +39,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(300);
 /// Most objects that are listed for it; a bucket with more is shared with others, and each
 /// placement's directory is looked at instead.
 const LOOK_MAX: usize = 200_000;
+/// How many objects an answer to a list names.
+const LIST_LEN: usize = 1000;
+/// How many lists are no more work than a write: then all that others changed is seen at each.
+const FEW_LISTS: usize = 4;
 /// How long one request may take.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 /// How long a connection may take to be made.
@@ -50,23 +57,7 @@ pub struct BucketStore {
     access: BucketAccess,
     bucket: AmazonS3,
     state: Mutex<State>,
-}
-
-/// What is known of the bucket's objects: those of ours, and what was found beside them.
-#[derive(Debug, Default)]
-struct State {
-    objects: BTreeMap<String, Known>,
-    /// Directories whose every object is known.
-    directories: BTreeSet<String>,
-    looked: Option<Instant>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Known {
-    etag: Option<String>,
-    version: Option<String>,
-    /// Of what we put there.
-    md5: Option<[u8; 16]>,
+    clock: Clock,
 }
 
 /// What one write has to do.
@@ -84,7 +75,7 @@ struct Plan {
 
 impl BucketStore {
     /// Prepares the client.
-    pub fn open(access: BucketAccess) -> Result<Self, Trouble> {
+    pub fn open(access: BucketAccess, clock: &Clock) -> Result<Self, Trouble> {
         let wrong = |error: object_store::Error| {
             let cause = crate::trouble_chain(&error);
             Trouble::store("ErrorInitialisingWriter", format!("bucket {}: {cause}", access.bucket))
@@ -117,57 +108,56 @@ impl BucketStore {
             .with_disable_bulk_delete(true)
             .build()
             .map_err(wrong)?;
-        Ok(Self { access, bucket, state: Mutex::default() })
+        Ok(Self { access, bucket, state: Mutex::default(), clock: clock.clone() })
     }
 
     fn trouble(&self, error: &object_store::Error) -> Trouble {
         words::trouble(error, &self.access)
     }
 
-    /// Learns what is below the directories that this write is about.
-    async fn learn(&self, state: &mut State, entries: &[Entry]) -> Result<(), Trouble> {
-        let directories = entries.iter().filter_map(|entry| match &entry.change {
-            Change::Directory { path, .. } => Some(path.clone()),
-            _ => None,
-        });
-        let unknown: BTreeSet<_> =
-            directories.filter(|path| !state.directories.contains(path)).collect();
-        let lists = stream::iter(unknown).map(|path| async move {
-            let found = self.bucket.list(Some(&key(&path)?)).try_collect::<Vec<_>>().await;
-            Ok((path, found.map_err(|error| self.trouble(&error))?))
-        });
-        let found: Vec<_> = lists.buffer_unordered(AT_ONCE).try_collect().await?;
-        for (path, objects) in found {
-            state.objects.extend(
-                objects.into_iter().map(|meta| (meta.location.to_string(), Known::of(&meta))),
-            );
-            state.directories.insert(path);
+    /// Looks at what this write is about, as it is now: others may have changed it since. Where
+    /// everything can be listed for little more, it is; then all that others changed is told.
+    async fn learn(&self, state: &mut State, entries: &[Entry]) -> Result<Drift, Trouble> {
+        let asked = Asked::of(entries);
+        let lists = 1 + state.len() / LIST_LEN;
+        if lists <= asked.len().max(FEW_LISTS)
+            && let Some(found) = self.list_all(state.top(&asked)).await?
+        {
+            let drift = state.compare(&found);
+            state.learn(asked, found);
+            return Ok(drift);
         }
-        let single = entries.iter().flat_map(|entry| match &entry.change {
-            Change::Directory { .. } => Vec::new(),
-            Change::File { path, .. } => vec![path.clone()],
-            Change::Listed { list, files, before, .. } => {
-                files.keys().chain(before).chain([list]).cloned().collect()
-            }
+        let lists = stream::iter(asked.directories.clone()).map(|path| async move {
+            let found = self.bucket.list(Some(&key(&path)?)).try_collect::<Vec<_>>().await;
+            found.map_err(|error| self.trouble(&error))
         });
-        let unknown: BTreeSet<_> =
-            single.filter(|path| !state.objects.contains_key(path)).collect();
-        let heads = stream::iter(unknown).map(|path| async move {
+        let lists: Vec<_> = lists.buffer_unordered(AT_ONCE).try_collect().await?;
+        let heads = stream::iter(asked.objects.clone()).map(|path| async move {
             match self.bucket.head(&key(&path)?).await {
-                Ok(meta) => Ok(Some((path, Known::of(&meta)))),
+                Ok(meta) => Ok(Some(meta)),
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(self.trouble(&error)),
             }
         });
-        let found: Vec<_> = heads.buffer_unordered(AT_ONCE).try_collect().await?;
-        state.objects.extend(found.into_iter().flatten());
-        Ok(())
+        let heads: Vec<_> = heads.buffer_unordered(AT_ONCE).try_collect().await?;
+        let found = lists.into_iter().flatten().chain(heads.into_iter().flatten());
+        state.learn(asked, found.map(|meta| (meta.location.to_string(), meta)).collect());
+        Ok(Drift::None)
+    }
+
+    /// All objects below a directory, unless they are too many.
+    async fn list_all(&self, top: String) -> Result<Option<Found>, Trouble> {
+        let prefix = if top.is_empty() { None } else { Some(key(&top)?) };
+        let listed = self.bucket.list(prefix.as_ref()).take(LOOK_MAX + 1);
+        let listed = listed.map_ok(|meta| (meta.location.to_string(), meta));
+        let listed: Found = listed.try_collect().await.map_err(|error| self.trouble(&error))?;
+        Ok((listed.len() <= LOOK_MAX).then_some(listed))
     }
 
     /// What a list of mode none says now.
     async fn stale(&self, state: &State, change: &Change) -> Result<Vec<String>, Trouble> {
         let Change::Listed { list, root, relative_to, .. } = change else { return Ok(Vec::new()) };
-        if !state.objects.contains_key(list) {
+        if !state.has(list) {
             return Ok(Vec::new());
         }
         match self.bucket.get(&key(list)?).await {
@@ -187,7 +177,7 @@ impl BucketStore {
             plan.add(state, &entry.change, stale);
         }
         let written: BTreeSet<_> = plan.files.keys().chain(plan.lists.keys()).cloned().collect();
-        plan.removed.retain(|path| state.objects.contains_key(path) && !written.contains(path));
+        plan.removed.retain(|path| state.has(path) && !written.contains(path));
         Ok(plan)
     }
 
@@ -200,7 +190,7 @@ impl BucketStore {
         let fresh: Vec<_> =
             files.into_iter().filter(|(path, bytes)| !state.holds(path, bytes)).collect();
         // What is being written is not known until it is answered.
-        fresh.iter().for_each(|(path, _)| drop(state.objects.remove(path)));
+        fresh.iter().for_each(|(path, _)| state.forget(path));
         let count = fresh.len();
         let puts = stream::iter(fresh).map(|(path, bytes)| async move {
             let md5 = Some(Md5::digest(&bytes).into());
@@ -211,7 +201,7 @@ impl BucketStore {
         let mut puts = puts.buffer_unordered(AT_ONCE);
         while let Some(put) = puts.next().await {
             let (path, known) = put?;
-            state.objects.insert(path, known);
+            state.know(path, known);
         }
         Ok(count)
     }
@@ -226,7 +216,7 @@ impl BucketStore {
         });
         let mut removals = removals.buffer_unordered(AT_ONCE);
         while let Some(path) = removals.next().await {
-            state.objects.remove(&path?);
+            state.forget(&path?);
         }
         Ok(count)
     }
@@ -234,7 +224,7 @@ impl BucketStore {
     async fn write(&self, entries: &[Entry]) -> Result<Written, Trouble> {
         let mut state = self.state.lock().await;
         let state = &mut *state;
-        self.learn(state, entries).await?;
+        let drift = self.learn(state, entries).await?;
         let mut plan = self.plan(state, entries).await?;
         let mut requests = self.put(state, std::mem::take(&mut plan.files)).await?;
         let until = plan.lists.iter().map(|(path, (last, until))| {
@@ -246,7 +236,7 @@ impl BucketStore {
         let last: Vec<_> = plan.lists.into_iter().map(|(path, (last, _))| (path, last)).collect();
         requests += self.put(state, last).await?;
         let versions = plan.of_entry.iter().map(|paths| version(state, paths)).collect();
-        Ok(Written { versions, changed: requests > 0, requests, drift: Drift::None })
+        Ok(Written { versions, changed: requests > 0, requests, drift })
     }
 
     async fn probe(&self) -> Result<Drift, Trouble> {
@@ -256,43 +246,28 @@ impl BucketStore {
         let ended = self.bucket.abort_multipart(&path, &begun).await;
         ended.map_err(|error| self.trouble(&error))?;
         let mut state = self.state.lock().await;
-        if state.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+        let now = self.clock.instant();
+        if state.looked.is_some_and(|looked| now - looked < LOOK_EVERY) {
             return Ok(Drift::None);
         }
-        let first = state.looked.replace(Instant::now()).is_none();
-        if first || state.objects.is_empty() {
-            // All that is ours is about to be written, and so looked at, for the first time.
-            return Ok(Drift::None);
-        }
-        self.look(&mut state).await
+        let drift = self.look(&mut state).await?;
+        state.looked = Some(now);
+        Ok(drift)
     }
 
     /// Compares all objects with what is known of them.
     async fn look(&self, state: &mut State) -> Result<Drift, Trouble> {
-        let top = common_directory(state.objects.keys().map(String::as_str));
-        let prefix = if top.is_empty() { None } else { Some(key(&top)?) };
-        let listed = self.bucket.list(prefix.as_ref()).take(LOOK_MAX + 1);
-        let listed: Vec<_> = listed.try_collect().await.map_err(|error| self.trouble(&error))?;
-        if listed.len() > LOOK_MAX {
-            state.directories.clear();
-            state.objects.clear();
-            return Ok(Drift::Unknown);
+        if state.len() == 0 {
+            // All that is ours is about to be written, and so looked at, for the first time.
+            return Ok(Drift::None);
         }
-        let found: BTreeMap<_, _> =
-            listed.into_iter().map(|meta| (meta.location.to_string(), meta.e_tag)).collect();
-        let changed =
-            state.objects.iter().filter(|(path, known)| found.get(*path) != Some(&known.etag));
-        let mut drift: Vec<_> = changed.map(|(path, _)| path.clone()).collect();
-        let strange = found.keys().filter(|path| {
-            !state.objects.contains_key(*path)
-                && path.match_indices('/').any(|(end, _)| state.directories.contains(&path[..end]))
-        });
-        drift.extend(strange.cloned());
-        for path in &drift {
-            state.objects.remove(path);
-            state.directories.retain(|directory| !is_below(path, directory));
+        match self.list_all(state.top(&Asked::default())).await? {
+            Some(found) => Ok(state.compare(&found)),
+            None => {
+                *state = State::default();
+                Ok(Drift::Unknown)
+            }
         }
-        Ok(if drift.is_empty() { Drift::None } else { Drift::Paths(drift) })
     }
 }
 
@@ -301,9 +276,7 @@ impl Plan {
         let mut own = Vec::new();
         match change {
             Change::Directory { path, files } => {
-                let inside = format!("{path}/");
-                let held = state.objects.range(inside.clone()..).map(|(path, _)| path);
-                self.removed.extend(held.take_while(|path| path.starts_with(&inside)).cloned());
+                self.removed.extend(state.below(path).cloned());
                 let files = files.iter().map(|(name, bytes)| (join(path, name), bytes.clone()));
                 own.extend(files);
             }
@@ -330,45 +303,16 @@ impl Plan {
     }
 }
 
-impl Known {
-    fn of(meta: &ObjectMeta) -> Self {
-        Self { etag: meta.e_tag.clone(), version: meta.version.clone(), md5: None }
-    }
-}
-
-impl State {
-    /// Whether an object is this already: by what we put, or by an ETag that is the MD5 of the bytes.
-    fn holds(&self, path: &str, bytes: &[u8]) -> bool {
-        let Some(known) = self.objects.get(path) else { return false };
-        let md5: [u8; 16] = Md5::digest(bytes).into();
-        let etag = known.etag.as_deref().map(|etag| etag.trim_matches('"'));
-        known.md5 == Some(md5) || etag == Some(hex::encode(md5).as_str())
-    }
-}
-
 /// One name for the versions of several objects; an object of a bucket without versions has its
 /// ETag.
 fn version(state: &State, paths: &[String]) -> String {
     let mut hash = Sha256::new();
     for path in paths {
-        let known = state.objects.get(path);
+        let known = state.get(path);
         let version = known.and_then(|known| known.version.as_deref().or(known.etag.as_deref()));
         hash.update(format!("{path}\n{}\n", version.unwrap_or_default()));
     }
     hex::encode(hash.finalize())
-}
-
-/// The deepest directory that holds all paths; empty for the top.
-fn common_directory<'a>(paths: impl IntoIterator<Item = &'a str>) -> String {
-    let mut paths = paths.into_iter();
-    let directory = |path: &'a str| path.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let mut common = paths.next().map(directory).unwrap_or_default();
-    for path in paths {
-        while !is_below(path, common) {
-            common = directory(common);
-        }
-    }
-    common.to_owned()
 }
 
 fn key(path: &str) -> Result<Path, Trouble> {
@@ -392,19 +336,6 @@ impl StateStore for BucketStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_deepest_common_directory_is_what_is_listed() {
-        for (paths, expected) in [
-            (&["a/b/c", "a/b/d/e"][..], "a/b"),
-            (&["a/b", "ab/c"], ""),
-            (&["a/b/c"], "a/b"),
-            (&["x"], ""),
-            (&["farm/one/x", "farm/two/y", "farm/one/z"], "farm"),
-        ] {
-            assert_eq!(common_directory(paths.iter().copied()), expected);
-        }
-    }
 
     #[test]
     fn a_list_names_what_still_has_to_go_until_it_is_gone() {

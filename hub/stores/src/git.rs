@@ -77,7 +77,8 @@ impl State {
 
 /// How a push ended.
 enum Pushed {
-    Done,
+    /// As `git` tells it.
+    Done(String),
     /// The branch has a newer commit.
     Behind,
 }
@@ -267,7 +268,7 @@ impl GitStore {
     async fn pushed(&self, asked: Asked, args: &[&str]) -> Result<Pushed, Trouble> {
         self.login.refresh(&self.access).await?;
         match self.git.run(asked, args, &[]).await {
-            Ok(_) => Ok(Pushed::Done),
+            Ok(told) => Ok(Pushed::Done(String::from_utf8_lossy(&told).into_owned())),
             Err(failure) if words::met_newer(&failure) => Ok(Pushed::Behind),
             Err(failure) => Err(words::trouble(&failure, &self.access)),
         }
@@ -341,8 +342,11 @@ impl GitStore {
             let url = self.access.url.as_str();
             let args = ["push", "--dry-run", "--porcelain", "--no-verify", url, &refspec];
             match self.pushed(Asked::Probe, &args).await? {
-                Pushed::Done => return Ok(drift),
-                Pushed::Behind => drift = drift.and(self.fetch(state).await?),
+                Pushed::Done(told) if state.head.is_none() || words::is_there(&told) => {
+                    return Ok(drift);
+                }
+                // Somebody pushed, or went back to an older commit, or removed the branch.
+                Pushed::Done(_) | Pushed::Behind => drift = drift.and(self.fetch(state).await?),
             }
         }
         Ok(drift)

@@ -17,6 +17,7 @@ pub mod trouble;
 use std::path::Path;
 
 use futures::future::BoxFuture;
+use muster_daemon::Clock;
 
 pub use access::{Access, BucketAccess, BucketAuth, GitAccess, GitAuth};
 pub use change::{Change, Entry, Files};
@@ -59,11 +60,11 @@ pub struct Written {
 }
 
 /// Opens a store; nothing is asked of it before the first probe or write. `dir` is the store's own,
-/// and may hold what an earlier opening left there.
-pub fn open(access: Access, dir: &Path) -> Result<Box<dyn StateStore>, Trouble> {
+/// and may hold what an earlier opening left there; `clock` says when it is looked at again.
+pub fn open(access: Access, dir: &Path, clock: &Clock) -> Result<Box<dyn StateStore>, Trouble> {
     Ok(match access {
         Access::Git(access) => Box::new(git::GitStore::open(access, dir)?),
-        Access::Bucket(access) => Box::new(bucket::BucketStore::open(access)?),
+        Access::Bucket(access) => Box::new(bucket::BucketStore::open(access, clock)?),
     })
 }
 

@@ -31,11 +31,4 @@ impl Trouble {
     pub fn batch(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), weight: Weight::Batch }
     }
-
-    /// The same, with what was being done before it.
-    #[must_use]
-    pub fn doing(mut self, what: &str) -> Self {
-        self.message = format!("{what}: {}", self.message);
-        self
-    }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use muster_daemon::Clock;
 use muster_stores::{
     Access, Change, Drift, Entry, GitAccess, GitAuth, Secret, StateStore, access::Author, open,
 };
@@ -67,7 +68,7 @@ fn store(server: &Server, dir: &Path) -> Box<dyn StateStore> {
         signing_key: None,
         secret: "default/hub".into(),
     };
-    open(Access::Git(access), dir).unwrap()
+    open(Access::Git(access), dir, &Clock::default()).unwrap()
 }
 
 fn file(path: &str, text: impl Into<String>) -> Entry {

@@ -6,6 +6,7 @@
 //	ROOT/users        lines of USER PASSWORD [ro]; ro may fetch and not push
 //	ROOT/down         while it exists, every request is answered with 503
 //	ROOT/app.pem      the public key of a GitHub App, whose JWTs are exchanged for tokens
+//	ROOT/token-life   how many seconds those tokens are said to be valid; an hour where it is missing
 //
 // It prints one line of JSON: its URL, and the file of its authority. ROOT/counts.json says how often it
 // was asked what.
@@ -35,6 +36,7 @@ import (
 	"net/http/cgi"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -72,6 +74,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
 	switch {
 	case exists(filepath.Join(s.root, "down")):
+		s.count("away")
 		http.Error(w, "down", http.StatusServiceUnavailable)
 		return
 	case strings.HasPrefix(path, "/api/v3/app/installations/"):
@@ -165,8 +168,18 @@ func (s *server) exchange(w http.ResponseWriter, r *http.Request) {
 	s.count("token")
 	w.WriteHeader(http.StatusCreated)
 	_ = json.NewEncoder(w).Encode(map[string]string{
-		"token": token, "expires_at": time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
+		"token": token, "expires_at": time.Now().Add(s.tokenLife()).UTC().Format(time.RFC3339),
 	})
+}
+
+func (s *server) tokenLife() time.Duration {
+	text, err := os.ReadFile(filepath.Join(s.root, "token-life"))
+	if err != nil {
+		return time.Hour
+	}
+	seconds, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	check(err)
+	return time.Duration(seconds) * time.Second
 }
 
 func (s *server) count(what string) {

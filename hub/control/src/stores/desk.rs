@@ -11,7 +11,7 @@ use muster_api::destination::{StateStoreKind, StateStoreRef};
 use muster_daemon::{Backoff, Clock};
 use muster_plan::{
     rollup::{StoreOutcome, StoreReport},
-    store::{Lack, STORE_NOT_FOUND, not_found},
+    store::{Fault, Lack, STORE_NOT_FOUND, Step, not_found},
 };
 use muster_stores::{Drift, Entry, StateStore, Trouble, Weight, Written};
 use tokio::time::Instant;
@@ -45,7 +45,7 @@ pub(super) struct Worker {
     keeper: Keeper,
     opened: Option<Opened>,
     /// Whether the store takes files; nothing before the first look.
-    standing: Option<Result<(), Lack>>,
+    standing: Option<Result<(), Fault>>,
     backoff: Backoff,
     /// Placements that were refused, and by which destination: looked at again when something goes.
     refused: BTreeMap<ObjectKey, String>,
@@ -89,7 +89,10 @@ impl Worker {
         self.shared.config.world.loaded().await;
         loop {
             let wait = self.turn().await;
-            let gone = matches!(&self.standing, Some(Err(lack)) if lack.reason == STORE_NOT_FOUND);
+            let gone = matches!(
+                &self.standing,
+                Some(Err(fault)) if fault.lack.reason == STORE_NOT_FOUND
+            );
             if gone
                 && Sites::look(&self.shared, &self.desk.key).is_empty()
                 && self.shared.close(&self.desk)
@@ -105,29 +108,37 @@ impl Worker {
 
     /// One turn; returns how long the next may wait.
     async fn turn(&mut self) -> Duration {
-        let standing = self.open().await;
-        let standing = match standing {
-            Ok(()) => self.probe().await,
-            lacks => lacks,
-        };
-        let mut failed = standing.err();
-        if failed.is_none() {
-            self.compare_in_time();
-            self.mended();
-            self.stand(Ok(())).await;
-            failed = self.write_all().await.err();
-        }
-        match failed {
-            None => {
+        match self.try_turn().await {
+            Ok(()) => {
                 self.backoff.reset();
                 PROBE_EVERY
             }
-            Some(lack) => {
-                self.report_waiting(&lack).await;
-                self.stand(Err(lack)).await;
+            Err(fault) => {
+                self.report_waiting(&fault.lack).await;
+                self.stand(Err(fault)).await;
                 self.backoff.wait()
             }
         }
+    }
+
+    async fn try_turn(&mut self) -> Result<(), Fault> {
+        let at = |step| move |lack| Fault { step, lack };
+        self.open().await.map_err(at(Step::Opening))?;
+        self.probe().await.map_err(at(Step::Probing))?;
+        self.compare_in_time();
+        self.mended();
+        // A store that answers and takes nothing is not ready before it takes something: it would be
+        // called so and not so at each turn.
+        let takes_nothing =
+            matches!(&self.standing, Some(Err(fault)) if fault.step == Step::Writing);
+        if !takes_nothing {
+            self.stand(Ok(())).await;
+        }
+        self.write_all().await.map_err(at(Step::Writing))?;
+        if takes_nothing {
+            self.stand(Ok(())).await;
+        }
+        Ok(())
     }
 
     /// Looks at everything again when the platform's interval has passed: others may have changed
@@ -156,7 +167,7 @@ impl Worker {
         // The old one goes first: both would be in one directory.
         self.opened = None;
         let dir = self.shared.config.dir.join(format!("{}-{name}", kind.as_str()));
-        let store = muster_stores::open(described.access, &dir).map_err(lack)?;
+        let store = muster_stores::open(described.access, &dir, self.clock()).map_err(lack)?;
         self.opened = Some(Opened { store, mark: described.mark, answered: None });
         // It may be another store now, or others may have changed what it holds.
         lock(&self.desk.dirty).all = true;
@@ -176,8 +187,7 @@ impl Worker {
         if fresh && matches!(self.standing, Some(Ok(()))) {
             return Ok(());
         }
-        let drift = opened.store.probe().await;
-        let drift = drift.map_err(|t| lack(t.doing("Error validating state store permissions")))?;
+        let drift = opened.store.probe().await.map_err(lack)?;
         opened.answered = Some(self.shared.config.clock.instant());
         self.drifted(drift);
         Ok(())
@@ -239,8 +249,8 @@ impl Worker {
             self.settle(&mut batch).await;
             let result = self.write(std::mem::take(&mut batch.units)).await;
             self.keeper.remove(&batch.leaving).await;
-            self.stand(Ok(())).await;
             result?;
+            self.stand(Ok(())).await;
         }
     }
 
@@ -368,7 +378,7 @@ impl Worker {
     }
 
     /// Says how the store and its Destinations stand.
-    async fn stand(&mut self, standing: Result<(), Lack>) {
+    async fn stand(&mut self, standing: Result<(), Fault>) {
         let sites = Sites::look(&self.shared, &self.desk.key);
         self.keeper.keep(&standing, &sites).await;
         self.standing = Some(standing);

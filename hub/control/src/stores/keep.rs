@@ -11,7 +11,7 @@ use muster_api::{
     destination::{Cleanup, StateStoreKind},
     labels::finalizer,
 };
-use muster_plan::store::{Lack, destination_ready, store_ready};
+use muster_plan::store::{Fault, destination_ready, store_ready};
 
 use super::{Shared, StoreKey, batch::Sites};
 use crate::{
@@ -61,7 +61,7 @@ impl Keeper {
     }
 
     /// Writes how the store stands, and each of its Destinations; only what changed is written.
-    pub(super) async fn keep(&mut self, standing: &Result<(), Lack>, sites: &Sites) {
+    pub(super) async fn keep(&mut self, standing: &Result<(), Fault>, sites: &Sites) {
         let verdict = store_ready(standing);
         self.note(self.store(&verdict).await);
         let all: BTreeSet<_> = sites.iter().map(|(name, _)| name.to_owned()).collect();

@@ -41,6 +41,8 @@ pub(crate) struct Home {
     pub(crate) enrolments: Arc<dyn Enrolments>,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) content: muster_control::content::ContentStore,
+    /// The controllers' time.
+    pub(crate) clock: Clock,
     _api: ApiServer,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
@@ -62,6 +64,7 @@ impl Home {
             enrolments,
             presence,
             content,
+            clock: _,
             _api,
             shutdown,
             running,
@@ -89,7 +92,8 @@ impl Home {
         }
         let for_all = client.clone();
         let client_for: ClientFor = Arc::new(move |_| for_all.clone());
-        let fleet = Fleet::build(&client_for, dir.path().join("stores"), &Clock::default());
+        let clock = Clock::default();
+        let fleet = Fleet::build(&client_for, dir.path().join("stores"), &clock);
         let shutdown = CancellationToken::new();
         Home {
             dir,
@@ -99,6 +103,7 @@ impl Home {
             enrolments: fleet.enrolments(),
             presence: fleet.presence(),
             content: fleet.content(),
+            clock,
             _api: api,
             running: tokio::spawn(fleet.run(shutdown.clone())),
             shutdown,
@@ -217,6 +222,17 @@ impl Home {
             sleep(Duration::from_millis(10)).await;
         }
         panic!("not {want} placements: {last:#?}");
+    }
+
+    /// Waits until `so` holds.
+    pub(crate) async fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            if so() {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited for {what}");
     }
 
     pub(crate) fn destinations(&self) -> Api<Destination> {

@@ -144,8 +144,10 @@ fn unsaid(placement: &WorkPlacement, status: &mut WorkPlacementStatus) -> [Verdi
         let truth = if said.status == "True" { Truth::True } else { Truth::False };
         holds.then(|| Verdict::new(kind, truth, said.reason.clone(), said.message.clone()))
     };
+    // What was said before it was to go says nothing of its removal.
+    let of_removal = status.phase.as_deref() == Some(Phase::Removing.as_str());
     match (said(kind::APPLIED), said(kind::WRITE_SUCCEEDED)) {
-        (Some(applied), Some(written)) if !is_leaving(placement) => [applied, written],
+        (Some(applied), Some(written)) if of_removal == is_leaving(placement) => [applied, written],
         _ => pending(placement, status),
     }
 }
@@ -244,5 +246,29 @@ mod tests {
         assert!(reasons(&status).contains(&("Applied", "False", "NeedsAgent")));
         assert!(reasons(&status).contains(&("WriteSucceeded", "False", "WorkloadsFailedWrite")));
         assert!(reasons(&status).contains(&("Ready", "False", "WorkloadsFailedWrite")));
+    }
+
+    #[test]
+    fn a_removal_that_fails_stays_told_when_nothing_new_is_said() {
+        let mut leaving = placement();
+        leaving.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
+        leaving.status =
+            Some(stored(&placement(), Some(&written("d1", "v1", true)), Timestamp::UNIX_EPOCH));
+        let look = |leaving: &WorkPlacement, outcome: Option<&StoreOutcome>| {
+            stored(leaving, outcome, Timestamp::UNIX_EPOCH)
+        };
+        let pending = look(&leaving, None);
+        assert!(!reasons(&pending).contains(&("Applied", "True", "WrittenToStateStore")));
+        let failed = StoreOutcome::Failed {
+            reason: "StoreUnreachable".into(),
+            message: "it is away".into(),
+            refused: false,
+        };
+        leaving.status = Some(pending);
+        let told = look(&leaving, Some(&failed));
+        assert!(reasons(&told).contains(&("Applied", "False", "StoreUnreachable")));
+        leaving.status = Some(told.clone());
+        assert_eq!(look(&leaving, None), told);
     }
 }

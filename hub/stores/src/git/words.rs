@@ -177,6 +177,11 @@ pub(super) fn met_newer(failure: &Failure) -> bool {
         || (stderr.contains("[rejected]") && told.iter().any(|word| stderr.contains(word)))
 }
 
+/// Whether a push would change nothing, as `--porcelain` tells it: the branch is at that commit.
+pub(super) fn is_there(told: &str) -> bool {
+    told.lines().any(|line| line.starts_with("=\t"))
+}
+
 /// The commit of a branch in what `git ls-remote` printed.
 pub(super) fn advertised(told: &str, branch: &str) -> Option<String> {
     let line =
