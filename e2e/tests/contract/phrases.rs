@@ -86,7 +86,8 @@ const NEW_PROMISES: &[Case<'_>] = &[
         "image: box,",
         "image: box, volumeMounts: [{name: none, mountPath: /x}],",
         &[
-            "resource.configure pipeline with name run failed to generate Job definition",
+            "denied the request: \nresource.configure pipeline with name run failed to generate Job \
+             definition: \nJob.batch \"kratix-good-webhook-dry-run-run-",
             "is invalid: spec.template.spec.initContainers[1].volumeMounts[3].name: Not found: \
              \"none\"",
         ],
@@ -122,7 +123,9 @@ const NEW_PROMISES: &[Case<'_>] = &[
     (
         "          containers:\n",
         "          restartPolicy: Always\n          containers:\n",
-        &["spec.restartPolicy must be OnFailure or Never, not \"Always\""],
+        &[
+            "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+        ],
     ),
     (
         "          containers:\n",
@@ -165,6 +168,27 @@ const NEW_PROMISES: &[Case<'_>] = &[
         "properties: {size: {type: string}}",
         "properties: {size: {type: text}}",
         &["invalid CRD: ", "properties[size].type: Unsupported value: \"text\""],
+    ),
+    (
+        "properties: {size: {type: string}}",
+        "properties: few",
+        &["denied the request: invalid CRD: ", "cannot unmarshal string"],
+    ),
+    (
+        "            properties:\n              spec: {type: object, properties: {size: {type: \
+         string}}}\n",
+        "            properties: few\n",
+        &["denied the request: invalid CRD: ", "cannot unmarshal string"],
+    ),
+    (
+        "        storage: true\n",
+        "        storage: true\n        additionalPrinterColumns: many\n",
+        &["denied the request: invalid CRD: ", "cannot unmarshal string"],
+    ),
+    (
+        "reconciliationInterval: 1h",
+        "pipelineNamespace: Not OK",
+        &["denied the request: spec.workflows.config.pipelineNamespace: Invalid value: \"Not OK\""],
     ),
     (
         "metadata: {name: goods.contract.example}",

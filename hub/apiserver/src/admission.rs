@@ -1,5 +1,6 @@
 //! In-process admission: rules of the hub about objects, asked before a write is committed.
-//! They take the place of Kubernetes' admission webhooks, which are not offered.
+//! They take the place of Kubernetes' admission webhooks, which are not offered: of the validating
+//! ones, and, as far as defaults go, of the mutating ones.
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -41,6 +42,9 @@ pub struct AdmissionRequest {
 pub trait Admit: Send + Sync {
     /// Whether these rules have anything to say about a kind; asked for every write.
     fn wants(&self, group: &str, resource: &str) -> bool;
+
+    /// Fills in what the writer left out and no schema can say; called as often as defaults are.
+    fn complete(&self, _group: &str, _resource: &str, _object: &mut Value) {}
 
     /// Lets a write through, with warnings for the client, or refuses it.
     fn admit<'a>(

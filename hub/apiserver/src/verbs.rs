@@ -305,6 +305,14 @@ impl Call<'_> {
         }
     }
 
+    /// Has the in-process admission rules fill in their defaults.
+    pub(crate) fn complete(&self, object: &mut Value) {
+        let (group, plural) = (&self.resource.group, &self.resource.plural);
+        for plugin in self.server.admission(group, plural) {
+            plugin.complete(group, plural, object);
+        }
+    }
+
     /// Asks the in-process admission rules; the answer is their warnings.
     pub(crate) async fn admit(
         &self,

@@ -111,6 +111,13 @@ impl Admission {
         }
     }
 
+    /// Fills in what the writer left out and no schema can say.
+    pub fn complete(group: &str, resource: &str, object: &mut Value) {
+        if (group, resource) == (KRATIX_GROUP, "destinations") {
+            admit::complete_destination(object);
+        }
+    }
+
     /// Lets a write through, with warnings for the client, or refuses it.
     pub async fn review(&self, view: AdmissionView<'_>) -> Result<Vec<String>, Refusal> {
         match view.subresource {
@@ -305,7 +312,7 @@ impl Admission {
     /// Whether the API would take the Jobs of the pipelines.
     async fn try_jobs(&self, offer: &Offer) -> Result<(), Refusal> {
         let wrong = self.wrong_jobs(offer, &self.options.now()).await?;
-        if wrong.is_empty() { Ok(()) } else { Err(admit::jobs_refused(&offer.promise, &wrong)) }
+        if wrong.is_empty() { Ok(()) } else { Err(admit::jobs_refused(&wrong)) }
     }
 
     /// What the API has against the Jobs of a Promise's pipelines, under these options.
@@ -320,7 +327,7 @@ impl Admission {
             let jobs: Api<Job> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
             let params = PostParams { dry_run: true, ..PostParams::default() };
             if let Some(cause) = judgement(jobs.create(&params, &job).await)? {
-                wrong.push(format!("{what}: {cause}"));
+                wrong.push(format!("{what}{cause}"));
             }
         }
         Ok(wrong)
@@ -337,7 +344,9 @@ impl Admission {
         let Some(sample) = config::sample() else { return Ok(warnings) };
         match self.wrong_jobs(&sample, &options).await?.as_slice() {
             [] => Ok(warnings),
-            [cause, ..] => Err(invalid(&format!("data[{}]: workflows: {cause}", config::KEY))),
+            [cause, ..] => {
+                Err(invalid(&format!("data[{}]: workflows: {}", config::KEY, cause.trim_start())))
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use muster_api::{
 use serde_json::Value;
 
 pub use places::{InTheWay, Place, Places};
-pub use stores::{bucket_store, destination, git_store, taken};
+pub use stores::{bucket_store, complete_destination, destination, git_store, taken};
 
 use crate::{
     options::Options,
@@ -162,9 +162,10 @@ pub fn definition_refused(cause: &str) -> Refusal {
     Refusal { code: 422, reason: "Invalid", ..denied(PROMISE_WEBHOOK, cause) }
 }
 
-/// A refusal of a Promise by the API's own judgement of the Jobs that its pipelines would become.
-pub fn jobs_refused(name: &str, causes: &[String]) -> Refusal {
-    denied(PROMISE_WEBHOOK, &told(name, causes))
+/// A refusal of a Promise by the API's own judgement of the Jobs that its pipelines would become;
+/// each cause begins a line, as in Kratix.
+pub fn jobs_refused(causes: &[String]) -> Refusal {
+    denied(PROMISE_WEBHOOK, &causes.concat())
 }
 
 /// The Jobs that a Promise's pipelines will become, for an imagined object: the API says whether it
@@ -188,12 +189,12 @@ pub fn dry_runs(offer: &Offer, options: &Options) -> Result<Vec<(String, Job)>, 
                 let turn =
                     Turn { subject, action, pipelines, run: &run, index, attempt: 1, options };
                 let field = format!(
-                    "{}.{} pipeline with name {} failed to generate Job definition",
+                    "\n{}.{} pipeline with name {} failed to generate Job definition: \n",
                     scope.as_str(),
                     action.as_str(),
                     pipeline.metadata.name
                 );
-                let job = turn.job().map_err(|error| format!("{field}: {error}"))?;
+                let job = turn.job().map_err(|error| format!("{field}{error}"))?;
                 jobs.push((field, job));
             }
         }

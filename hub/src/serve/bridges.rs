@@ -71,6 +71,10 @@ impl Admit for Rules {
         Admission::wants(group, resource)
     }
 
+    fn complete(&self, group: &str, resource: &str, object: &mut serde_json::Value) {
+        Admission::complete(group, resource, object);
+    }
+
     fn admit<'a>(
         &'a self,
         request: &'a AdmissionRequest,

@@ -59,6 +59,8 @@ pub(super) fn validate(job: &Value, old: Option<&Value>) -> Vec<FieldError> {
     if policy == "Always" {
         let detail = "valid values: \"OnFailure\", \"Never\"";
         errors.push(FieldError::required(path, detail));
+    } else if policy.as_str().is_some_and(|it| !["", "OnFailure", "Never"].contains(&it)) {
+        errors.push(FieldError::not_supported(path, policy, &["OnFailure", "Never"]));
     }
     let counts = ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds"];
     for field in counts.into_iter().chain(["ttlSecondsAfterFinished"]) {

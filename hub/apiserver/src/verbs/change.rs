@@ -76,6 +76,7 @@ async fn attempt(
     if part.asks() {
         resource.schema.default(&mut new);
         rules::default(call, &mut new);
+        call.complete(&mut new);
     }
     if !tracked {
         let writer = ssa::Writer {

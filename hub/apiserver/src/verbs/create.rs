@@ -91,6 +91,7 @@ async fn prepare(
     }
     resource.schema.default(&mut value);
     rules::default(call, &mut value);
+    call.complete(&mut value);
     if track {
         let writer = ssa::Writer {
             manager: call.manager(options),

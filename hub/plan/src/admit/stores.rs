@@ -5,10 +5,13 @@ use muster_api::{
     destination::FilepathMode, state_store::SecretRef,
 };
 use muster_core::directory;
+use serde_json::Value;
 
 use super::{InTheWay, Place, Refusal, denied};
 use crate::store;
 
+/// The one file of mode aggregatedYAML, unless the Destination names another.
+const AGGREGATED_FILE: &str = "aggregated.yaml";
 const DESTINATION_WEBHOOK: &str = "vdestination.kb.io";
 const BUCKET_WEBHOOK: &str = "vbucketstatestore-v1alpha1.kb.io";
 const GIT_WEBHOOK: &str = "vgitstatestore-v1alpha1.kb.io";
@@ -63,6 +66,15 @@ pub fn destination(new: &Destination, agent: bool, store: bool) -> Result<Vec<St
         reference.name
     );
     Ok(if store { Vec::new() } else { vec![missing] })
+}
+
+/// Names the one file of a Destination whose documents all go into one; Kratix's webhook does so.
+pub fn complete_destination(object: &mut Value) {
+    let Some(filepath) = object.pointer_mut("/spec/filepath") else { return };
+    let unnamed = filepath["filename"].as_str().unwrap_or_default().is_empty();
+    if filepath["mode"] == "aggregatedYAML" && unnamed {
+        filepath["filename"] = AGGREGATED_FILE.into();
+    }
 }
 
 /// Whether a GitStateStore may be created or changed.

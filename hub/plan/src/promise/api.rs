@@ -74,14 +74,10 @@ impl RequestApi {
                 return wrong(&field[1..].replace('/', "."), "Required value");
             }
         }
-        let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
-        if text("/metadata/name") != format!("{plural}.{group}") {
-            let cause = format!(
-                "Invalid value: {:?}: must be spec.names.plural+\".\"+spec.group: {plural}.{group}",
-                text("/metadata/name")
-            );
-            return wrong("metadata.name", &cause);
+        if crd.pointer("/metadata/labels").is_some_and(|labels| !labels.is_object()) {
+            return wrong("metadata.labels", "Invalid value: it is not a map of text to text");
         }
+        let (group, plural) = (text("/spec/group"), text("/spec/names/plural"));
         let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
         let stored = versions.into_iter().flatten().find(|version| version["storage"] == true);
         let Some(version) = stored.and_then(|version| version["name"].as_str()) else {
@@ -136,6 +132,7 @@ fn rewrite(version: &mut Map<String, Value>) {
     version.insert("subresources".to_owned(), with_status(version.get("subresources")));
     let mut columns = match version.get("additionalPrinterColumns") {
         Some(Value::Array(columns)) if !columns.is_empty() => columns.clone(),
+        Some(other) if !other.is_null() && !other.is_array() => return,
         _ => vec![
             column("message", ".status.message"),
             column("status", r#".status.conditions[?(@.type=="Reconciled")].message"#),
@@ -154,7 +151,7 @@ fn rewrite(version: &mut Map<String, Value>) {
     else {
         return;
     };
-    if !schema.is_object() {
+    if !takes_fields(schema) {
         return;
     }
     schema["properties"]["status"] = status_schema();
@@ -163,6 +160,13 @@ fn rewrite(version: &mut Map<String, Value>) {
         *metadata = json!({ "type": "object" });
     }
     metadata["properties"]["name"] = json!({ "type": "string", "maxLength": NAME_LEN_MAX });
+}
+
+/// Whether fields can be put into a schema; where not, the API refuses it.
+fn takes_fields(schema: &Value) -> bool {
+    let is_map = |pointer| schema.pointer(pointer).is_none_or(|it: &Value| it.is_object());
+    let below = ["/properties", "/properties/metadata", "/properties/metadata/properties"];
+    schema.is_object() && below.into_iter().all(is_map)
 }
 
 /// The author's other subresources (scale) stay.

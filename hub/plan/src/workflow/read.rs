@@ -25,6 +25,8 @@ const RESERVED_VOLUMES: [&str; 4] =
     ["shared-input", "shared-output", "shared-metadata", "promise-scheduling"];
 /// Kubernetes' limit of a ServiceAccount's name.
 const ACCOUNT_NAME_LEN_MAX: usize = 253;
+/// The limit of a namespace's name and of a label's value.
+const LABEL_LEN_MAX: usize = 63;
 /// A Job must outlive the look at its outcome; upstream's limit.
 const JOB_TTL_SECONDS_MIN: i32 = 120;
 
@@ -65,6 +67,13 @@ pub fn read(promise: &str, spec: &PromiseSpec) -> Result<Workflows, Vec<String>>
     let mut workflows = Workflows::default();
     if let Some(config) = &written.config {
         workflows.namespace = config.pipeline_namespace.clone().filter(|name| !name.is_empty());
+        let field = "spec.workflows.config.pipelineNamespace";
+        if let Some(name) = workflows.namespace.as_deref().filter(|name| !is_label(name)) {
+            wrong.push(format!(
+                "{field}: Invalid value: {name:?}: it is no name of a namespace: lower-case letters, \
+                 digits and '-', at most 63"
+            ));
+        }
         workflows.interval = config.reconciliation_interval.as_deref().and_then(|text| {
             interval(text).map_err(|cause| wrong.push(interval_error(text, &cause))).ok()
         });
@@ -151,7 +160,7 @@ fn check_labels(pipeline: &Pipeline, place: &Place, wrong: &mut Vec<String>) {
             wrong.push(format!("invalid label key {key:?} {at}: it {cause}"));
         }
         if !value.is_empty()
-            && let Err(cause) = label_part(value, 63)
+            && let Err(cause) = label_part(value, LABEL_LEN_MAX)
         {
             wrong.push(format!("invalid label value {value:?} for key {key:?} {at}: it {cause}"));
         }
@@ -186,11 +195,6 @@ fn check(pipeline: &Pipeline, place: &Place, wrong: &mut Vec<String>) {
                 volume.name
             ));
         }
-    }
-    if let Some(policy) = &pipeline.spec.restart_policy
-        && !matches!(policy.as_str(), "OnFailure" | "Never")
-    {
-        refuse(format!("spec.restartPolicy must be OnFailure or Never, not {policy:?}"));
     }
     let options = pipeline.spec.job_options.as_ref();
     let ttl = options.and_then(|options| options.ttl_seconds_after_finished);
@@ -244,17 +248,20 @@ fn account_name(name: &str) -> Result<(), String> {
     if name.is_empty() {
         return Err("is empty: Required value".to_owned());
     }
-    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let part = |part: &str| {
-        part.starts_with(edge) && part.ends_with(edge) && part.chars().all(|c| edge(c) || c == '-')
-    };
-    if name.len() > ACCOUNT_NAME_LEN_MAX || !name.split('.').all(part) {
+    if name.len() > ACCOUNT_NAME_LEN_MAX || !name.split('.').all(is_label) {
         return Err(format!(
             "{name:?} must consist of lower-case letters, digits, '-' and '.', and begin and end \
              with a letter or digit: it names a ServiceAccount"
         ));
     }
     Ok(())
+}
+
+/// Kubernetes' rule for names of namespaces, and for each part of the names of most other things.
+fn is_label(name: &str) -> bool {
+    let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = name.chars().all(|c| edge(c) || c == '-');
+    fits && name.starts_with(edge) && name.ends_with(edge) && name.len() <= LABEL_LEN_MAX
 }
 
 /// Kubernetes' rule for label values and the names in label keys.
@@ -274,8 +281,10 @@ pub(crate) fn label_part(text: &str, len_max: usize) -> Result<(), String> {
 
 pub(crate) fn label_key(key: &str) -> Result<(), String> {
     match key.split_once('/') {
-        None => label_part(key, 63),
-        Some((prefix, name)) => label_part(prefix, 253).and_then(|()| label_part(name, 63)),
+        None => label_part(key, LABEL_LEN_MAX),
+        Some((prefix, name)) => {
+            label_part(prefix, 253).and_then(|()| label_part(name, LABEL_LEN_MAX))
+        }
     }
 }
 
