@@ -21,6 +21,8 @@ pub(crate) enum Unit {
     Percent,
     /// How many.
     Count,
+    /// How many for each.
+    Each,
     /// How many in a second.
     PerSecond,
 }
@@ -76,6 +78,7 @@ impl Figure {
             Unit::Kb => format!("{number:.1} kB"),
             Unit::Percent => format!("{number:.2} %"),
             Unit::Count => format!("{number:.0}"),
+            Unit::Each => format!("{number:.2}"),
             Unit::PerSecond => format!("{number:.1} /s"),
         }
     }

@@ -5,6 +5,7 @@
 //! the bench, also when it is interrupted.
 
 mod api;
+mod audit;
 mod figures;
 mod fleet;
 mod machine;
