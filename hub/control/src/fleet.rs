@@ -83,8 +83,8 @@ impl Fleet {
         wakes: Wakes,
         (clock, options): (&Clock, &Chosen),
     ) -> Self {
-        let (schedule, placements) = (queue(clock), queue(clock));
-        let (works, agents) = (queue(clock), queue(clock));
+        let (schedule, placements) = (queue("schedule", clock), queue("placement", clock));
+        let (works, agents) = (queue("work", clock), queue("agent", clock));
         let world = Arc::new(World::new());
         let content = ContentStore::new(client_for("content"), clock.clone());
         let assignments = Assignments::new(client_for("assign"), content.clone());
@@ -102,7 +102,7 @@ impl Fleet {
         let heads = Heads {
             schedule: schedule.0,
             placements: placements.0,
-            works: works.0,
+            works: works.0.clone(),
             agents: agents.0,
             wakes,
             assignments: assignments.clone(),

@@ -181,8 +181,17 @@ pub(crate) async fn write_status(
     object: &DynamicObject,
     status: &Value,
 ) -> Result<bool, Failed> {
+    put_status(api, object, status).await.map(|written| written.is_some())
+}
+
+/// As [`write_status`]; says what came of it, if anything was written.
+pub(crate) async fn put_status(
+    api: &Api<DynamicObject>,
+    object: &DynamicObject,
+    status: &Value,
+) -> Result<Option<DynamicObject>, Failed> {
     let Some(patch) = muster_plan::request::patch(&object.data["status"], status) else {
-        return Ok(false);
+        return Ok(None);
     };
     let name = object.name_any();
     let patch = json!({
@@ -190,7 +199,7 @@ pub(crate) async fn write_status(
         "status": patch,
     });
     let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    written.map(|_| true).map_err(Failed::to(format!("write the status of {name}")))
+    written.map(Some).map_err(Failed::to(format!("write the status of {name}")))
 }
 
 /// Changes metadata (labels, finalizers), unless the object was changed meanwhile.

@@ -41,7 +41,7 @@ pub(crate) struct Offers {
 
 impl Queues {
     pub(crate) fn build(client_for: &ClientFor, clock: &Clock, options: Chosen) -> Self {
-        let (promises, requests) = (queue(clock), queue(clock));
+        let (promises, requests) = (queue("promise", clock), queue("request", clock));
         Self {
             clients: (client_for(identity::PROMISE), client_for(identity::REQUEST)),
             wakes: Wakes { promises: promises.0, requests: requests.0 },
@@ -89,7 +89,13 @@ impl Offers {
             options.clone(),
             clock.clone(),
         ));
-        let asked = Arc::new(Requests::new(request_client, seen.clone(), options.clone(), clock));
+        let asked = Arc::new(Requests::new(
+            request_client,
+            seen.clone(),
+            kinds.clone(),
+            options.clone(),
+            clock,
+        ));
         let (world, jobs_seen) = seen;
         let loaded = Loaded { world, jobs: jobs_seen, shutdown: shutdown.clone() };
         let reconcile_promise = loaded.first(move |name| offered.clone().reconcile(name));

@@ -46,7 +46,7 @@ pub(crate) struct Wakes {
 impl Wakes {
     /// Ways that lead nowhere.
     pub(crate) fn of_nobody(clock: &Clock) -> Self {
-        Self { promises: queue(clock).0, requests: queue(clock).0 }
+        Self { promises: queue("", clock).0, requests: queue("", clock).0 }
     }
 
     /// Has the owner looked at again.

@@ -63,7 +63,7 @@ impl Pods {
     async fn sweep(&self, ttl: Duration, until: CancellationToken) {
         let pods: Api<Pod> = Api::all(self.client.clone());
         let ended = |pod: &Pod| ended_at(pod).map(|_| ObjectKey::of(pod));
-        let (triggers, queue) = queue(&self.clock);
+        let (triggers, queue) = queue("pod", &self.clock);
         let (client, clock) = (self.client.clone(), self.clock.clone());
         let sweeper = Arc::new(Sweeper { client, clock, ttl });
         tokio::join!(

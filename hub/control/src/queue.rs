@@ -1,16 +1,12 @@
 //! Which object is reconciled next: one reconcile of an object at a time, many objects at once.
 //!
 //! A trigger only says "look again at this one": triggers that arrive before or during a reconcile
-//! melt into one further reconcile. A failed reconcile is tried again after a growing wait.
+//! melt into one further reconcile. A failed reconcile is tried again after a growing wait; one that
+//! only met a newer copy looks again at once.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
-    fmt::Debug,
-    future::Future,
-    hash::Hash,
-    time::Duration,
-};
+mod turns;
+
+use std::{fmt::Debug, future::Future, hash::Hash, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use jiff::Timestamp;
@@ -18,10 +14,9 @@ use muster_daemon::Clock;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// The first wait before a failed reconcile is tried again; it doubles up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_millis(50);
-/// The longest wait: a person who repaired the cause should not have to wait longer.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+use crate::shelf::ObjectKey;
+use turns::{Ended, Turns};
+
 /// Triggers in flight between watches and queue. They are drained at once; a full channel only
 /// makes a watch wait.
 const TRIGGERS_LEN: usize = 1024;
@@ -33,15 +28,38 @@ pub(crate) enum Next {
     Change,
     /// After this time at the latest.
     After(Duration),
+    /// As `After`, if there is a time; and it keeps its place before all that came later, because
+    /// it is under way and not at its end.
+    Underway(Option<Duration>),
 }
 
 impl Next {
+    /// The same, while it is under way.
+    pub(crate) fn underway(self) -> Self {
+        match self {
+            Self::Change => Self::Underway(None),
+            Self::After(wait) => Self::Underway(Some(wait)),
+            Self::Underway(_) => self,
+        }
+    }
+
     /// At this moment at the latest, seen from `now`.
     pub(crate) fn at(moment: Option<Timestamp>, now: Timestamp) -> Self {
         let wait = |moment: Timestamp| Duration::try_from(moment.duration_since(now));
         moment.map_or(Self::Change, |moment| Self::After(wait(moment).unwrap_or_default()))
     }
 }
+
+/// What is reconciled.
+pub(crate) trait Key: Clone + Eq + Hash + Debug + Send + 'static {
+    /// Whose turn it takes: those who wait share the places equally, whatever each has to do.
+    fn share(&self) -> &str {
+        ""
+    }
+}
+
+impl Key for String {}
+impl Key for ObjectKey {}
 
 /// Where triggers are put.
 #[derive(Debug)]
@@ -50,14 +68,15 @@ pub(crate) struct Triggers<K>(mpsc::Sender<K>);
 /// The other end of [`Triggers`].
 #[derive(Debug)]
 pub(crate) struct Queue<K> {
+    name: &'static str,
     triggers: mpsc::Receiver<K>,
     clock: Clock,
 }
 
-/// A queue and the way into it.
-pub(crate) fn queue<K>(clock: &Clock) -> (Triggers<K>, Queue<K>) {
+/// A queue of this name, and the way into it.
+pub(crate) fn queue<K>(name: &'static str, clock: &Clock) -> (Triggers<K>, Queue<K>) {
     let (sender, triggers) = mpsc::channel(TRIGGERS_LEN);
-    (Triggers(sender), Queue { triggers, clock: clock.clone() })
+    (Triggers(sender), Queue { name, triggers, clock: clock.clone() })
 }
 
 impl<K> Clone for Triggers<K> {
@@ -74,7 +93,7 @@ impl<K> Triggers<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
+impl<K: Key> Queue<K> {
     /// Reconciles what is triggered, at most `at_once` objects at a time, until `shutdown`;
     /// reconciles that are running then are finished first.
     pub(crate) async fn run<F, R, E>(
@@ -87,7 +106,7 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
         R: Future<Output = Result<Next, E>> + Send + 'static,
         E: std::error::Error + Send + 'static,
     {
-        let mut state = State::<K>::default();
+        let mut state = Turns::<K>::default();
         let mut running: FuturesUnordered<BoxFuture<'static, (K, Instant, Result<Next, E>)>> =
             FuturesUnordered::new();
         loop {
@@ -104,16 +123,11 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
                 Some(key) = self.triggers.recv() => state.trigger(key),
                 Some((key, began, result)) = running.next(), if !running.is_empty() => {
-                    let result = result.map_err(|error| {
-                        if met_newer_copy(&error) {
-                            tracing::debug!(?key, "Met a newer copy; looking again");
-                        } else {
-                            tracing::warn!(?key, error = %chain(&error), "Reconcile failed");
-                        }
-                    });
+                    let ended = self.ended(&key, result);
                     // What was decided is due as seen at the beginning; a failure rests from its end.
-                    let since = if result.is_ok() { began } else { self.clock.instant() };
-                    state.finish(key, result, since);
+                    let decided = matches!(ended, Ended::Well(_));
+                    let since = if decided { began } else { self.clock.instant() };
+                    state.finish(key, ended, since);
                 }
                 () = self.clock.sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {
                     state.wake(self.clock.instant());
@@ -123,95 +137,21 @@ impl<K: Clone + Eq + Hash + Debug + Send + 'static> Queue<K> {
     }
 }
 
-/// What waits, what runs, what is due when.
-#[derive(Debug)]
-struct State<K> {
-    ready: VecDeque<K>,
-    waiting: HashSet<K>,
-    running: HashSet<K>,
-    failures: HashMap<K, u32>,
-    /// The one time at which each key is due; entries of `timers` that differ are stale.
-    due: HashMap<K, Instant>,
-    timers: BinaryHeap<Reverse<(Instant, u64)>>,
-    timer_keys: HashMap<u64, K>,
-    timer_next: u64,
-}
-
-impl<K> Default for State<K> {
-    fn default() -> Self {
-        Self {
-            ready: VecDeque::new(),
-            waiting: HashSet::new(),
-            running: HashSet::new(),
-            failures: HashMap::new(),
-            due: HashMap::new(),
-            timers: BinaryHeap::new(),
-            timer_keys: HashMap::new(),
-            timer_next: 0,
-        }
-    }
-}
-
-impl<K: Clone + Eq + Hash> State<K> {
-    fn trigger(&mut self, key: K) {
-        if self.waiting.insert(key.clone()) && !self.running.contains(&key) {
-            self.ready.push_back(key);
-        }
-    }
-
-    fn start(&mut self) -> Option<K> {
-        let key = self.ready.pop_front()?;
-        self.waiting.remove(&key);
-        self.due.remove(&key);
-        self.running.insert(key.clone());
-        Some(key)
-    }
-
-    fn finish(&mut self, key: K, result: Result<Next, ()>, since: Instant) {
-        self.running.remove(&key);
-        let wait = match result {
+impl<K: Key> Queue<K> {
+    fn ended<E: std::error::Error + 'static>(&self, key: &K, result: Result<Next, E>) -> Ended {
+        let queue = self.name;
+        match result {
             Ok(next) => {
-                self.failures.remove(&key);
-                match next {
-                    Next::Change => None,
-                    Next::After(wait) => Some(wait),
-                }
+                tracing::debug!(queue, ?key, "Reconciled");
+                Ended::Well(next)
             }
-            Err(()) => {
-                let failures = self.failures.entry(key.clone()).or_default();
-                let wait = RETRY_MIN.saturating_mul(2_u32.saturating_pow(*failures));
-                *failures += 1;
-                Some(wait.min(RETRY_MAX))
+            Err(error) if met_newer_copy(&error) => {
+                tracing::debug!(queue, ?key, "Met a newer copy; looking again");
+                Ended::Overtaken
             }
-        };
-        if self.waiting.contains(&key) {
-            self.ready.push_back(key);
-        } else if let Some(wait) = wait {
-            self.schedule(key, since + wait);
-        }
-    }
-
-    fn schedule(&mut self, key: K, at: Instant) {
-        self.due.insert(key.clone(), at);
-        self.timers.push(Reverse((at, self.timer_next)));
-        self.timer_keys.insert(self.timer_next, key);
-        self.timer_next += 1;
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
-    }
-
-    fn wake(&mut self, now: Instant) {
-        while let Some(Reverse((at, timer))) = self.timers.peek().copied() {
-            if at > now {
-                return;
-            }
-            self.timers.pop();
-            let Some(key) = self.timer_keys.remove(&timer) else { continue };
-            if self.due.get(&key) == Some(&at) {
-                self.due.remove(&key);
-                self.trigger(key);
+            Err(error) => {
+                tracing::warn!(queue, ?key, error = %chain(&error), "Reconcile failed");
+                Ended::Badly
             }
         }
     }
@@ -240,6 +180,3 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-
-#[cfg(test)]
-mod tests;

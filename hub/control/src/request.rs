@@ -4,14 +4,17 @@
 
 mod binding;
 mod kinds;
+mod pace;
 mod removal;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, core::DynamicObject};
 use muster_api::{
-    Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement, conditions::kind, labels,
+    Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement,
+    conditions::{Truth, kind},
+    labels,
 };
 use muster_daemon::Clock;
 use muster_plan::{
@@ -33,6 +36,7 @@ use crate::{
     world::World,
 };
 pub(crate) use kinds::{Kinds, RequestKey};
+use pace::Pace;
 
 /// How many requests are reconciled at once: enough to hide the API's latency, few enough that one
 /// Promise's burst does not keep the others' turn away for long.
@@ -51,6 +55,8 @@ pub(crate) struct Requests {
     events: Events,
     workflow: Workflow,
     world: Arc<World>,
+    kinds: Kinds,
+    pace: Pace,
     options: Chosen,
     clock: Clock,
 }
@@ -71,12 +77,13 @@ impl Requests {
     pub(crate) fn new(
         client: Client,
         (world, jobs): (Arc<World>, Arc<Jobs>),
+        kinds: Kinds,
         options: Chosen,
         clock: Clock,
     ) -> Self {
         let events = Events::new(client.clone(), "request");
         let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
-        Self { client, events, workflow, world, options, clock }
+        Self { client, events, workflow, world, kinds, pace: Pace::default(), options, clock }
     }
 
     /// Looks at one request and does what is to be done now.
@@ -117,6 +124,7 @@ impl Requests {
         let mut draft = case.draft();
         draft.judge_again(&promise_available());
         draft.workflow(&progress, &wanted.names());
+        let quiet = draft.clone().finish() == case.request.data["status"];
         draft.standing(&rollup);
         if complete {
             draft.settle_message(None);
@@ -126,16 +134,20 @@ impl Requests {
         }
         let done_before = was_reconciled(&case.request);
         let due = draft.due_at(interval, &options).filter(|_| wanted.runs_anything());
+        if let Some(wait) = self.may_wait(&case, &draft, (&progress.step, &rollup, quiet)) {
+            return Ok(Next::Underway(Some(wait)));
+        }
         let written = self.write(&case, draft).await?;
         if complete {
             self.binding_applied(&binding, &case).await?;
-            if written && !done_before && rollup.reconciled.truth.as_str() == "True" {
+            if written && !done_before && rollup.reconciled.truth == Truth::True {
                 let about = workflow::reference(&case.subject, &case.request);
                 self.events.normal(&about, "ReconcileSucceeded", "Successfully reconciled").await;
             }
         }
         let look = rerun::look_again_at(&progress.step, (rollup.wake_at, due), case.now);
-        Ok(Next::at(look, case.now))
+        let next = Next::at(look, case.now);
+        Ok(if is_settled(&progress.step, &rollup) { next } else { next.underway() })
     }
 
     /// Says why nothing runs.
@@ -283,13 +295,48 @@ impl Requests {
     }
 
     async fn write(&self, case: &Case, draft: Draft) -> Result<bool, Failed> {
-        objects::write_status(&case.requests, &case.request, &draft.finish()).await
+        let status = draft.finish();
+        self.pace.told(&case.key());
+        let written = objects::put_status(&case.requests, &case.request, &status).await?;
+        if let Some(written) = &written {
+            self.kinds.wrote(&case.key(), written);
+        }
+        Ok(written.is_some())
+    }
+
+    /// How long this news may wait for the next: that files are on their way while the pipeline that
+    /// made them ends, or that they are while a connected agent applies them. `quiet`: of the
+    /// workflow there is nothing new.
+    fn may_wait(
+        &self,
+        case: &Case,
+        draft: &Draft,
+        (step, rollup, quiet): (&Step, &Rollup, bool),
+    ) -> Option<Duration> {
+        let brief = match step {
+            Step::Running { .. } => quiet,
+            Step::Complete => rollup.heard_soon,
+            _ => false,
+        };
+        if !brief || draft.clone().finish() == case.request.data["status"] {
+            self.pace.told(&case.key());
+            return None;
+        }
+        self.pace.wait(&case.key(), self.clock.instant())
     }
 }
 
 impl Case {
     fn draft(&self) -> Draft {
         Draft::new(&self.request.data["status"], self.generation(), self.now)
+    }
+
+    fn key(&self) -> RequestKey {
+        RequestKey {
+            promise: self.subject.promise.clone(),
+            namespace: self.subject.namespace.clone().unwrap_or_default(),
+            name: self.subject.name.clone(),
+        }
     }
 
     fn generation(&self) -> i64 {
@@ -328,6 +375,15 @@ fn idle(case: &Case) -> Option<Idle<'_>> {
 fn promise_is_settled(promise: &Promise) -> bool {
     let observed = promise.status.as_ref().and_then(|status| status.observed_generation);
     observed == promise.metadata.generation
+}
+
+/// Whether a request waits for somebody, not for its turn.
+fn is_settled(step: &Step, rollup: &Rollup) -> bool {
+    match step {
+        Step::Complete => rollup.reconciled.truth == Truth::True,
+        Step::Start { .. } | Step::Running { .. } | Step::Await { .. } => false,
+        Step::Suspended { .. } | Step::Failed { .. } | Step::Refused { .. } => true,
+    }
 }
 
 fn promise_available() -> muster_api::conditions::Verdict {

@@ -149,7 +149,7 @@ impl<K: Resource> Shelf<K> {
 }
 
 /// An object's version, to tell the newer of two copies; 0 if it has none that says so.
-fn version(object: &impl Resource) -> u64 {
+pub(crate) fn version<K: Resource>(object: &K) -> u64 {
     let version = object.meta().resource_version.as_deref();
     version.and_then(|version| version.parse().ok()).unwrap_or_default()
 }

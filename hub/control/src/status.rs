@@ -15,15 +15,12 @@ use kube::{
     Api, Client, Resource as _,
     api::{Patch, PatchParams, PostParams},
 };
-use muster_api::{
-    Work, WorkPlacement,
-    labels::{self, finalizer},
-};
+use muster_api::{Work, WorkPlacement, labels::finalizer};
 use muster_core::{DestinationName, Phase, PlacementKey, PlacementReport, ports::ReportSink};
 use muster_daemon::Clock;
 use muster_plan::{
     rollup::{self, StoreOutcome, StoreReport},
-    site::{Link, Site},
+    site::Site,
 };
 use serde_json::json;
 use tokio::{sync::Notify, time::Instant};
@@ -239,7 +236,7 @@ impl StatusWriter {
         if self.is_removed(&placement, said, site.as_ref()) {
             return finish(let_go(&api, &placement).await, object, "released");
         }
-        if said.is_none() && is_heard_soon(&placement, site.as_ref()) {
+        if said.is_none() && rollup::heard_soon(&placement, site.as_ref()) {
             return Ok(());
         }
         let now = self.clock.now();
@@ -310,15 +307,6 @@ impl StatusWriter {
         }
         wait.filter(|wait| !wait.is_zero())
     }
-}
-
-/// A connected agent, and the writer of a store, say something soon of a new placement: a status
-/// before it would be written twice.
-fn is_heard_soon(placement: &WorkPlacement, site: Option<&Site>) -> bool {
-    let meta = &placement.metadata;
-    let marked = meta.labels.as_ref().is_some_and(|all| all.contains_key(labels::MISPLACED));
-    let fresh = placement.status.is_none() && meta.deletion_timestamp.is_none() && !marked;
-    fresh && site.is_some_and(|site| site.state_store || site.link == Link::Connected)
 }
 
 async fn tell(events: &Events, about: &ObjectReference, fine: bool, reason: &str, note: &str) {

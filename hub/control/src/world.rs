@@ -189,7 +189,7 @@ impl World {
         before != failure
     }
 
-    /// The status of a Work by its placements; none while it is about to have some.
+    /// The status of a Work by its placements; none while they will soon say more.
     pub(crate) fn work_status(
         &self,
         key: &ObjectKey,
@@ -197,8 +197,12 @@ impl World {
         now: Timestamp,
     ) -> Option<WorkStatus> {
         let inner = self.lock();
+        let placements = inner.placements_of(key);
         let failure = inner.failures.get(key).map(String::as_str);
-        rollup::work(work, &inner.placements_of(key), &inner.sites, failure, now)
+        if failure.is_none() && rollup::work_heard_soon(work, &placements, &inner.sites) {
+            return None;
+        }
+        rollup::work(work, &placements, &inner.sites, failure, now)
     }
 
     /// How many placements a Work has.
@@ -214,12 +218,14 @@ impl World {
         works.filter(|work| is_labelled(&work.metadata, found)).map(|it| Work::clone(it)).collect()
     }
 
-    /// The placements of a Promise's own Works, or of a request's.
+    /// The placements of a Promise's own Works, or of a request's; those about to be created, too.
     pub(crate) fn placements_of(&self, owner: &Owner) -> Vec<WorkPlacement> {
         let inner = self.lock();
         let keys = inner.placements_of.get(owner).into_iter().flatten();
-        let placements = keys.filter_map(|key| inner.placements.get(key));
-        placements.map(|placement| WorkPlacement::clone(placement)).collect()
+        let seen = keys.filter_map(|key| inner.placements.get(key)).map(Arc::as_ref);
+        let expected = inner.expected.values();
+        let expected = expected.filter(|it| Owner::of(&it.metadata).as_ref() == Some(owner));
+        seen.chain(expected).cloned().collect()
     }
 
     /// All destinations.

@@ -4,12 +4,14 @@
 //! in the same conditions.
 
 mod placement;
+mod silence;
 mod standing;
 mod stored;
 mod work;
 mod works;
 
 pub use placement::placement;
+pub use silence::{heard_soon, work_heard_soon};
 pub use standing::{OFFLINE_AFTER, WORST_MAX};
 pub use stored::{StoreOutcome, StoreReport, event as store_event, stored};
 pub use work::{work, work_events};

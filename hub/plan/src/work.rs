@@ -120,6 +120,8 @@ pub fn work(subject: &Subject, pipeline: Option<&str>, groups: &[(Group, Digest)
         all.insert(labels::PIPELINE_NAME.to_owned(), pipeline.to_owned());
     }
     work.metadata.labels = Some(all);
+    // It stays until its placements are gone; from the beginning, so that this needs no write.
+    work.metadata.finalizers = Some(vec![labels::finalizer::WORK_CLEANUP.to_owned()]);
     work.metadata.annotations =
         requested.then(|| BTreeMap::from([(REQUEST_KIND.to_owned(), subject.kind.clone())]));
     work

@@ -2,8 +2,8 @@
 //! is established, ended when the Promise goes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures::StreamExt;
@@ -16,7 +16,11 @@ use muster_plan::{options::Options, promise::RequestApi};
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{objects, queue::Triggers};
+use crate::{
+    objects,
+    queue::{Key, Triggers},
+    shelf::version,
+};
 
 /// A request, and the Promise that it is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,6 +33,13 @@ pub(crate) struct RequestKey {
     pub(crate) name: String,
 }
 
+impl Key for RequestKey {
+    /// Each Promise's requests take their own turn.
+    fn share(&self) -> &str {
+        &self.promise
+    }
+}
+
 /// The kinds that are followed.
 #[derive(Clone)]
 pub(crate) struct Kinds {
@@ -36,6 +47,7 @@ pub(crate) struct Kinds {
     requests: Triggers<RequestKey>,
     promises: Triggers<String>,
     followed: Arc<Mutex<BTreeMap<String, Followed>>>,
+    echoes: Echoes,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -53,8 +65,13 @@ impl Kinds {
         promises: Triggers<String>,
         shutdown: CancellationToken,
     ) -> Self {
-        let followed = Arc::default();
-        Self { client, requests, promises, followed, tasks: TaskTracker::new(), shutdown }
+        let (followed, echoes, tasks) = (Arc::default(), Echoes::default(), TaskTracker::new());
+        Self { client, requests, promises, followed, echoes, tasks, shutdown }
+    }
+
+    /// We wrote this copy of a request, and have decided all that follows from it.
+    pub(crate) fn wrote(&self, key: &RequestKey, written: &DynamicObject) {
+        self.echoes.wrote(key, version(written));
     }
 
     /// Follows the requests of a Promise, if that is not done already.
@@ -69,6 +86,7 @@ impl Kinds {
             promise: promise.to_owned(),
             requests: self.requests.clone(),
             promises: self.promises.clone(),
+            echoes: self.echoes.clone(),
             known: BTreeSet::new(),
         };
         let kind = (api.kind.as_str(), api.plural.as_str());
@@ -131,7 +149,31 @@ struct Watch {
     promise: String,
     requests: Triggers<RequestKey>,
     promises: Triggers<String>,
+    echoes: Echoes,
     known: BTreeSet<RequestKey>,
+}
+
+/// The newest copies that we wrote ourselves: that a watch shows them is no news.
+#[derive(Debug, Clone, Default)]
+struct Echoes(Arc<Mutex<HashMap<RequestKey, u64>>>);
+
+impl Echoes {
+    fn wrote(&self, key: &RequestKey, version: u64) {
+        self.lock().insert(key.clone(), version);
+    }
+
+    /// Whether a copy of this version is ours, or older than ours.
+    fn knows(&self, key: &RequestKey, version: u64) -> bool {
+        version > 0 && self.lock().get(key).is_some_and(|ours| *ours >= version)
+    }
+
+    fn forget(&self, key: &RequestKey) {
+        self.lock().remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RequestKey, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Watch {
@@ -160,7 +202,15 @@ impl Watch {
 
     async fn take(&mut self, event: watcher::Event<Seen>) {
         match event {
-            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+            watcher::Event::Apply(object) => {
+                let key = self.key(&object);
+                let echo = self.echoes.knows(&key, version(&object));
+                self.known.insert(key.clone());
+                if !echo {
+                    self.requests.look_at(key).await;
+                }
+            }
+            watcher::Event::InitApply(object) => {
                 let key = self.key(&object);
                 self.known.insert(key.clone());
                 self.requests.look_at(key).await;
@@ -168,6 +218,7 @@ impl Watch {
             watcher::Event::Delete(object) => {
                 let key = self.key(&object);
                 self.known.remove(&key);
+                self.echoes.forget(&key);
                 self.requests.look_at(key).await;
                 self.promises.look_at(self.promise.clone()).await;
             }

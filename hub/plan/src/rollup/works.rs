@@ -65,6 +65,8 @@ pub struct Rollup {
     pub health_status: Value,
     /// `status.outputs`; of requests only.
     pub outputs: BTreeMap<String, Value>,
+    /// Whether nothing is undone but what will be heard of soon.
+    pub heard_soon: bool,
     /// When a verdict may change though nothing else does: an offline destination's deadline.
     pub wake_at: Option<Timestamp>,
 }
@@ -89,6 +91,7 @@ pub fn works(view: View<'_>) -> Rollup {
         placements: summary(&standings),
         health_status: health_status(&judged),
         outputs,
+        heard_soon: heard_soon(view),
         wake_at: deadlines.filter(|deadline| *deadline > view.now).min(),
         reconciled,
     }
@@ -100,6 +103,17 @@ pub fn removal(placements: &[WorkPlacement], sites: &Sites) -> Option<Waiting> {
     let first = standings.max_by_key(|s| s.offline.is_some())?;
     let destination = first.destination().to_owned();
     Some(if first.offline.is_some() { waiting(&first) } else { Waiting::Removing { destination } })
+}
+
+fn heard_soon(view: View<'_>) -> bool {
+    let site = |it: &WorkPlacement| view.sites.get(&it.spec.target_destination_name);
+    let new = || view.placements.iter().filter(|it| it.status.is_none());
+    let unplaced: Vec<_> =
+        view.works.iter().filter(|work| !unplaced(work, own(work, view)).is_empty()).collect();
+    // A Work of which nothing is said has not been placed yet; that it cannot be would be said.
+    (new().next().is_some() || !unplaced.is_empty())
+        && unplaced.iter().all(|work| work.status.is_none())
+        && new().all(|it| super::heard_soon(it, site(it)))
 }
 
 /// The worst first: nowhere to go, misplaced, failed, lost, not there yet, not yet gone.
