@@ -1,6 +1,6 @@
 //! What Kratix's users type and read: refusals and warnings to the word, printed columns, the
-//! platform's configuration, the world that a pipeline finds itself in, and its rights. All through
-//! the real kubectl, against the real hub.
+//! platform's configuration, the world that a pipeline finds itself in, its rights, and what it
+//! hands over. All through the real kubectl, against the real hub.
 
 #[path = "contract/columns.rs"]
 mod columns;
@@ -8,6 +8,8 @@ mod columns;
 mod configuration;
 #[path = "contract/phrases.rs"]
 mod phrases;
+#[path = "contract/results.rs"]
+mod results;
 #[path = "contract/rights.rs"]
 mod rights;
 #[path = "contract/world.rs"]

@@ -85,7 +85,7 @@ impl Configuration {
                 }
             }
             Err(causes) => {
-                let note = format!("What held before holds on: {KEY}: {}", causes.join("; "));
+                let note = format!("What held before holds on: data[{KEY}]: {}", causes.join("; "));
                 tracing::warn!(map = NAME, cause = %causes.join("; "), "Wrong configuration");
                 if let Some(map) = map {
                     self.events.warning(&reference(map), "ConfigurationInvalid", &note).await;

@@ -20,7 +20,7 @@ use muster_plan::{
     admit::Refusal,
     promise::Offer,
     request,
-    work::{self, Output, control},
+    work::{self, Control, Output, control},
     workflow::{
         Action, Scope, Subject,
         job::ATTEMPT_LABEL,
@@ -155,6 +155,8 @@ impl Results {
 
     async fn take_output(&self, origin: &Origin, files: &FileSet) -> Result<(), Refusal> {
         let Origin { promise, subject, speaker } = origin;
+        // It comes with the output, so that a pipeline that fails by it leaves the Work alone.
+        read_status(subject.scope, files)?;
         let output = work::read(files, subject.scope, &promise.spec.destination_selectors)
             .map_err(|error| Refusal::invalid(error.to_string()))?;
         match output {
@@ -168,16 +170,10 @@ impl Results {
     }
 
     async fn take_status(&self, origin: &Origin, files: &FileSet) -> Result<(), Refusal> {
-        let (mut handed, control) =
-            control::handed(files).map_err(|error| Refusal::invalid(error.to_string()))?;
-        if origin.subject.scope == Scope::Promise {
-            handed.retain(|key, _| key == "message");
-        }
+        let (handed, control) = read_status(origin.subject.scope, files)?;
         if handed.is_empty() && !control.waits() {
             return Ok(());
         }
-        request::merge(&Value::Null, &handed)
-            .map_err(|cause| Refusal::invalid(format!("invalid status.yaml: {cause}")))?;
         let change = |object: &DynamicObject| {
             let mut status = request::merge(&object.data["status"], &handed)?;
             if control.waits() {
@@ -244,6 +240,19 @@ impl Results {
         let api_version = origin.subject.api_version();
         objects::dynamic_plural(&self.client, &api_version, (kind, plural), namespace.as_deref())
     }
+}
+
+/// What a pipeline says about status, and what it asks of its workflow. Of a Promise's status only the
+/// message is its own.
+fn read_status(scope: Scope, files: &FileSet) -> Result<(Map<String, Value>, Control), Refusal> {
+    let (mut handed, control) =
+        control::handed(files).map_err(|error| Refusal::invalid(error.to_string()))?;
+    if scope == Scope::Promise {
+        handed.retain(|key, _| key == "message");
+    }
+    request::merge(&Value::Null, &handed)
+        .map_err(|cause| Refusal::invalid(format!("invalid status.yaml: {cause}")))?;
+    Ok((handed, control))
 }
 
 /// Unpacks a body within its limit.
