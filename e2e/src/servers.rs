@@ -257,6 +257,11 @@ impl S3Server {
         self.ask("DELETE", &format!("{bucket}/{key}"), "");
     }
 
+    /// The bytes of an object as they are now, if it is there.
+    pub fn read(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        fs::read(self.root.join(bucket).join(key)).ok()
+    }
+
     /// The names of a bucket's objects, as it lists them.
     pub fn keys(&self, bucket: &str) -> Vec<String> {
         let told = self.ask("GET", &format!("{bucket}?list-type=2"), "");

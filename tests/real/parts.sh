@@ -76,7 +76,7 @@ the_etcd() {
 the_git_server() {
     [ -z "${MUSTER_GIT_SERVER:-}" ] || { echo "$MUSTER_GIT_SERVER"; return; }
     install git git || return 1
-    go_program git-server 2 . "-s -w"
+    go_program git-server 3 . "-s -w"
 }
 
 # A real S3 server over a directory.

@@ -1,69 +1,27 @@
 //! A branch on a real Git server: two writers at once, and what stays on the disk after many pushes.
 
-use std::{
-    collections::BTreeSet,
-    env, fs,
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use bytes::Bytes;
 use muster_daemon::Clock;
+use muster_e2e::{GitServer, has_part, scratch};
 use muster_stores::{
     Access, Change, Drift, Entry, GitAccess, GitAuth, Secret, StateStore, access::Author, open,
 };
 
-/// The server of `tests/real/git-server`; ends with the test.
-struct Server {
-    child: Child,
-    url: String,
-    authority: Vec<u8>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
 /// None, said aloud, where there is no server; CI skips nothing.
-fn start(root: &Path) -> Option<Server> {
-    let Some(program) = env::var_os("MUSTER_GIT_SERVER") else {
-        assert!(env::var_os("CI").is_none(), "MUSTER_GIT_SERVER is not set, and CI skips nothing");
-        eprintln!(
-            "SKIPPED: MUSTER_GIT_SERVER is not set: eval \"$(tests/real/parts.sh)\" says why"
-        );
-        return None;
-    };
-    fs::create_dir_all(root).unwrap();
-    fs::write(root.join("users"), "hub let-me-in\n").unwrap();
-    let fleet = root.join("fleet.git");
-    let made = Command::new("git").args(["init", "-q", "--bare", "-b", "main"]).arg(fleet).status();
-    assert!(made.unwrap().success());
-    let mut command = Command::new(program);
-    let mut child = command
-        .arg("--root")
-        .arg(root)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let told: serde_json::Value = serde_json::from_str(&line).unwrap();
-    let authority = fs::read(told["authority"].as_str().unwrap()).unwrap();
-    let url = format!("{}/fleet.git", told["url"].as_str().unwrap());
-    Some(Server { child, url, authority })
+fn start(directory: &Path) -> Option<GitServer> {
+    let server = has_part("MUSTER_GIT_SERVER").then(|| GitServer::start(directory))?;
+    server.repositories().create_empty("fleet");
+    Some(server)
 }
 
-fn store(server: &Server, dir: &Path) -> Box<dyn StateStore> {
+fn store(server: &GitServer, dir: &Path) -> Box<dyn StateStore> {
     let access = GitAccess {
-        url: server.url.clone(),
+        url: server.url("fleet"),
         branch: "main".into(),
         auth: GitAuth::Basic { username: "hub".into(), password: Secret::new("let-me-in") },
-        authorities: Some(server.authority.clone()),
+        authorities: Some(server.authority().into_bytes()),
         author: Author { name: "kratix".into(), email: "kratix@example.org".into() },
         signing_key: None,
         secret: "default/hub".into(),
@@ -76,18 +34,14 @@ fn file(path: &str, text: impl Into<String>) -> Entry {
     Entry { owner: path.into(), change }
 }
 
-fn listed(root: &Path) -> BTreeSet<String> {
-    let mut command = Command::new("git");
-    command.args(["--git-dir"]).arg(root.join("fleet.git"));
-    let output = command.args(["ls-tree", "-r", "--name-only", "main"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+fn listed(server: &GitServer) -> BTreeSet<String> {
+    server.repositories().tree("fleet").into_keys().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_writers_of_one_branch_lose_nothing_and_hear_of_each_other() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("git");
-    let Some(server) = start(&root) else { return };
+    let dir = scratch();
+    let Some(server) = start(dir.path()) else { return };
     let (one, two) =
         (store(&server, &dir.path().join("one")), store(&server, &dir.path().join("two")));
     const EACH: usize = 8;
@@ -106,7 +60,7 @@ async fn two_writers_of_one_branch_lose_nothing_and_hear_of_each_other() {
         .iter()
         .flat_map(|name| (0..EACH).map(move |n| format!("{name}/{n}")))
         .collect();
-    assert_eq!(listed(&root), all);
+    assert_eq!(listed(&server), all);
     assert!(drifts.0 != Drift::None || drifts.1 != Drift::None, "{drifts:?}");
     // Who wrote last knows all; the other one hears of it when it looks.
     let (first, second) = (one.probe().await.unwrap(), two.probe().await.unwrap());
@@ -117,9 +71,8 @@ async fn two_writers_of_one_branch_lose_nothing_and_hear_of_each_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_disk_keeps_no_history() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("git");
-    let Some(server) = start(&root) else { return };
+    let dir = scratch();
+    let Some(server) = start(dir.path()) else { return };
     let own = dir.path().join("own");
     let store = store(&server, &own);
     // One more than the pushes after which the disk is tidied.
@@ -133,5 +86,5 @@ async fn the_disk_keeps_no_history() {
     assert!(commits <= 3, "{commits} commits are kept");
     let packs = fs::read_dir(own.join("repository.git/objects/pack")).unwrap().count();
     assert!(packs <= 8, "{packs} files of packs");
-    assert_eq!(listed(&root), BTreeSet::from(["a".to_owned()]));
+    assert_eq!(listed(&server), BTreeSet::from(["a".to_owned()]));
 }

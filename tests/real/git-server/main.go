@@ -189,7 +189,11 @@ func (s *server) count(what string) {
 	text, err := json.Marshal(s.counts)
 	check(err)
 	file := filepath.Join(s.root, "counts.json")
-	check(os.WriteFile(file+".new", text, 0o600))
+	// Without room on the disk the numbers stay what they were.
+	if err := os.WriteFile(file+".new", text, 0o600); err != nil {
+		log.Print(err)
+		return
+	}
 	check(os.Rename(file+".new", file))
 }
 

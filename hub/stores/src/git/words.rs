@@ -21,7 +21,7 @@ const COMPLAINTS: &[(&[&str], Cause)] = &[
     (&["HTTP 413", "returned error: 413"], Cause::Rejected),
     (&["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED"], Cause::HostKey),
     (&["error in libcrypto", "invalid format", "Load key"], Cause::Key),
-    (&["No space left on device"], Cause::Disk),
+    (&["No space left on device", "Out of diskspace", "Disk quota exceeded"], Cause::Disk),
     (
         &[
             "marked as read only",
@@ -75,6 +75,9 @@ const COMPLAINTS: &[(&[&str], Cause)] = &[
             "returned error: 5",
             "Operation too slow",
             "early EOF",
+            "unexpected eof",
+            "recv error",
+            "SSL_ERROR_SYSCALL",
         ],
         Cause::Network,
     ),
@@ -226,7 +229,13 @@ fn explain(cause: Cause, said: &str, access: &GitAccess) -> Trouble {
         ),
         Cause::Disk => store(
             "DiskFull",
-            format!("no space is left on a disk, of the hub or of {url}: make room there"),
+            match said.contains("remote:") {
+                true => format!("no space is left on the disk of {url}: make room there"),
+                false => {
+                    "no space is left on the disk of the hub's data directory: make room there"
+                        .to_owned()
+                }
+            },
         ),
         Cause::ReadOnly => store(
             "PermissionDenied",

@@ -1,0 +1,105 @@
+//! A bucket on a real S3 server: who reads while it is written finds all that a list names.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use bytes::Bytes;
+use muster_daemon::Clock;
+use muster_e2e::{S3Server, has_part, scratch};
+use muster_stores::{Access, BucketAccess, BucketAuth, Change, Entry, Files, Secret, open};
+
+/// How often the placement changes.
+const VERSIONS: usize = 12;
+/// How many files it has, each time of other names.
+const FILES: usize = 24;
+const LIST: &str = "dev/.kratix/default-web.yaml";
+
+fn access(server: &S3Server) -> Access {
+    Access::Bucket(BucketAccess {
+        bucket: "pail".into(),
+        endpoint: server.endpoint(),
+        insecure: true,
+        dual_stack: false,
+        auth: BucketAuth::Key { id: S3Server::ID.into(), secret: Secret::new(S3Server::SECRET) },
+        authorities: None,
+        secret: "default/pail".into(),
+    })
+}
+
+fn version(n: usize, files: usize) -> Entry {
+    let files = (0..files).map(|i| {
+        let text = format!("of version {n}");
+        (format!("dev/{n:03}-{i:03}.yaml"), Bytes::from(text))
+    });
+    let change = Change::Listed {
+        list: LIST.into(),
+        root: "dev".into(),
+        relative_to: String::new(),
+        files: files.collect::<Files>(),
+        before: Vec::new(),
+    };
+    Entry { owner: "web".into(), change }
+}
+
+/// The files of the newest version that the list names, if it names any.
+fn newest(server: &S3Server) -> Vec<String> {
+    let listed = server.read("pail", LIST).unwrap_or_default();
+    let listed = String::from_utf8(listed).unwrap();
+    let paths = listed.lines().filter_map(|line| line.strip_prefix("- "));
+    let mut paths: Vec<_> = paths.map(str::to_owned).collect();
+    let version = |path: &str| path.split('-').next().map(str::to_owned);
+    let last = paths.iter().filter_map(|path| version(path)).max();
+    paths.retain(|path| version(path) == last);
+    paths
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_reads_finds_all_that_the_list_names() {
+    if !has_part("MUSTER_S3_SERVER") {
+        return;
+    }
+    let scratch = scratch();
+    let server = S3Server::start(scratch.path());
+    server.create("pail");
+    let store = open(access(&server), scratch.path(), &Clock::default()).unwrap();
+    let ended = AtomicBool::new(false);
+    let looks = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut looks = 0;
+            while !ended.load(Ordering::Relaxed) {
+                let named = newest(&server);
+                let missing: Vec<_> =
+                    named.iter().filter(|path| server.read("pail", path).is_none()).collect();
+                // A list that is another one by now named files that may have gone rightly.
+                if newest(&server) == named {
+                    assert!(missing.is_empty(), "listed and not there: {missing:?}");
+                    assert!(named.is_empty() || named.len() == FILES, "half: {named:?}");
+                    looks += usize::from(!named.is_empty());
+                }
+            }
+            looks
+        });
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            runtime.block_on(async {
+                for n in 0..VERSIONS {
+                    let written = store.write(&[version(n, FILES)]).await.unwrap();
+                    assert!(written.changed && written.requests >= FILES, "{written:?}");
+                    // Those of before are gone when the write is done.
+                    let left = server.keys("pail");
+                    assert_eq!(left.len(), FILES + 1, "{left:?}");
+                }
+            });
+        });
+        ended.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    });
+    println!("{looks} looks at {VERSIONS} versions of {FILES} files");
+    assert!(looks > 0, "nobody looked");
+    let again = store.write(&[version(VERSIONS - 1, FILES)]).await.unwrap();
+    assert!(!again.changed && again.requests == 0, "{again:?}");
+    store.write(&[version(0, 0)]).await.unwrap();
+    assert!(server.keys("pail").is_empty());
+}
