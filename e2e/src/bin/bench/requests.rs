@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use kube::{
     Api, Client,
@@ -38,6 +38,8 @@ const MANY: usize = 1000;
 const FLOATING: usize = 500;
 /// How many of another Promise are made meanwhile, one after the other.
 const BESIDE: usize = 10;
+/// How many of them are on their way to the API at a time, each over a connection of its own.
+const CONNECTIONS: usize = 100;
 const NOTE: (&str, &str, &str) = ("bench.muster.dev", "Note", "notes");
 const MEMO: (&str, &str, &str) = ("bench.muster.dev", "Memo", "memos");
 
@@ -91,6 +93,9 @@ async fn latency(figures: &mut Figures) -> anyhow::Result<()> {
     figures.add_times("request accepted → applied and reported", Unit::Ms, &runs, "150 ms");
 
     let (mut first, mut all) = (Vec::new(), Vec::new());
+    let (hub, agent) = (rig.hub.process().pid(), rig.agent.process().pid());
+    let cpu = || anyhow::Ok(machine::cpu_seconds(hub)? + machine::cpu_seconds(agent)?);
+    let before = cpu()?;
     for round in 0..ROUNDS {
         let prefix = format!("crowd-{round}");
         let (one, every) = crowd(&rig.client, &mut rig.sightings, &prefix, AT_ONCE).await?;
@@ -99,11 +104,12 @@ async fn latency(figures: &mut Figures) -> anyhow::Result<()> {
     }
     figures.add_times("100 requests at once: the first", Unit::Ms, &first, "300 ms");
     figures.add_times("100 requests at once: all Reconciled", Unit::Seconds, &all, "3 s");
+    let each = (cpu()? - before) * 1000.0 / (AT_ONCE * ROUNDS) as f64;
+    figures.add("CPU of hub and agent for each of them", Unit::Ms, vec![each], "");
     let held = RUNS + 1 + AT_ONCE * ROUNDS;
     let mb = |bytes: f64| vec![bytes / 1e6];
-    let hub = machine::resident(rig.hub.process().pid())?;
+    let (hub, agent) = (machine::resident(hub)?, machine::resident(agent)?);
     figures.add(&format!("hub with {held} requests, resident"), Unit::Mb, mb(hub), "");
-    let agent = machine::resident(rig.agent.process().pid())?;
     figures.add(&format!("agent with {held} placements, resident"), Unit::Mb, mb(agent), "");
     Ok(())
 }
@@ -241,7 +247,10 @@ async fn crowd(
     let names: Vec<_> = (0..many).map(|n| format!("{prefix}-{n}")).collect();
     let mut left: BTreeSet<String> = names.iter().cloned().collect();
     let begun = Instant::now();
-    let creating = try_join_all(names.iter().map(|name| create(&api, NOTE.1, name)));
+    let creating = stream::iter(&names)
+        .map(|name| create(&api, NOTE.1, name))
+        .buffer_unordered(CONNECTIONS)
+        .try_collect::<Vec<_>>();
     let seeing = async {
         let (mut first, mut last) = (None, begun);
         while !left.is_empty() {
