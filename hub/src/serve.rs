@@ -11,7 +11,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use kube::Client;
-use muster_api::SYSTEM_NAMESPACE;
+use muster_api::{SYSTEM_NAMESPACE, labels};
 use muster_apiserver::{ApiServer, AuditConfig, Config, UserInfo};
 use muster_control::{ClientFor, Control, ControlConfig, account_name, fleet::Fleet};
 use muster_daemon::{Clock, HeldDir, OnError, Shutdown, Tasks, log};
@@ -133,6 +133,7 @@ async fn build_runner(
     let access = ApiAccess { address, door, ca_pem: api.ca_pem().to_owned() };
     let serve = bridges::serve_in_pods(api.clone(), tasks.clone());
     let mut config = RunnerConfig::new(data.path().to_owned(), own_exe, access, serve);
+    config.share_label = Some(labels::PROMISE_NAME.to_owned());
     config.pipeline_network = args.pipeline_network;
     let executor = match args.executor {
         Some(chosen) => Executor::probe(chosen.into(), &config).await?,

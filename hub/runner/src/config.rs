@@ -53,8 +53,10 @@ pub struct RunnerConfig {
     pub pipeline_network: bool,
     /// The reserved image name of the hub's own containers.
     pub adapter_image: String,
-    /// How many pods run at once; the others wait in the order of their creation.
+    /// How many pods run at once; the other Jobs wait, each in the order of its share.
     pub concurrent_pods: usize,
+    /// The label by which Jobs share the places equally; Jobs without it do so by namespace.
+    pub share_label: Option<String>,
     /// The first wait before another try; see [`RESTART_BACKOFF`].
     pub restart_backoff: Duration,
     /// The longest a pod may run without a deadline of its own.
@@ -73,6 +75,7 @@ impl RunnerConfig {
             pipeline_network: false,
             adapter_image: adapter_image(),
             concurrent_pods: cores * PODS_PER_CORE,
+            share_label: None,
             restart_backoff: RESTART_BACKOFF,
             pod_deadline: POD_DEADLINE,
         }

@@ -14,6 +14,7 @@ mod node;
 mod pod;
 mod runner;
 mod sandbox;
+mod slots;
 
 pub use config::{ApiAccess, RunnerConfig, ServeApi, adapter_image};
 pub use executor::{Executor, ExecutorKind, OpenPod, ProbeError};

@@ -11,7 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt, api::PostParams};
 use rand::Rng;
 use tokio::sync::Semaphore;
 
-use crate::{config::RunnerConfig, executor::Executor, logs::Logs};
+use crate::{config::RunnerConfig, executor::Executor, logs::Logs, slots::Slots};
 
 /// Events that wait to be written; more of them would only tell the same again.
 const EVENTS_PENDING_MAX: usize = 64;
@@ -24,7 +24,7 @@ pub(crate) struct Node {
     pub(crate) executor: Executor,
     pub(crate) config: RunnerConfig,
     pub(crate) logs: Logs,
-    pub(crate) slots: Semaphore,
+    pub(crate) slots: Slots,
     pub(crate) events: Events,
 }
 

@@ -15,10 +15,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::{
-    sync::{Semaphore, watch},
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,6 +25,7 @@ use crate::{
     logs::Logs,
     node::{Events, Node},
     pod::run::Stop,
+    slots::Slots,
 };
 
 /// Runs the Jobs of an API on this host.
@@ -51,7 +49,7 @@ impl Runner {
     /// status), events (create), configmaps and secrets (get), serviceaccounts/token (create).
     pub fn new(client: Client, executor: Executor, config: RunnerConfig) -> Self {
         let node = Node {
-            slots: Semaphore::new(config.concurrent_pods.max(1)),
+            slots: Slots::new(config.concurrent_pods.max(1)),
             logs: Logs::new(&config.data_dir),
             events: Events::new(client.clone()),
             client,

@@ -23,6 +23,7 @@ use crate::{
         status::PodEnd,
     },
     runner::RunningPods,
+    slots::Slot,
 };
 
 /// Why a pod failed whose own container did.
@@ -87,7 +88,10 @@ impl Driver {
                 if !after.is_zero() && self.changed_within(after).await {
                     return Ok(true);
                 }
-                self.run_pod(&job, counted).await?;
+                // Before the pod is made: what waits costs nothing but its Job.
+                if let Some(slot) = self.slot(&job).await {
+                    self.run_pod(&job, counted, slot).await?;
+                }
                 Ok(self.job.has_changed().is_ok())
             }
             Step::Complete => {
@@ -101,6 +105,19 @@ impl Driver {
                 self.node.events.warn(&job, &reason, &message);
                 Ok(true)
             }
+        }
+    }
+
+    /// Waits for a place, but not longer than until the Job changes: it may not be wanted any more.
+    async fn slot(&mut self, job: &Job) -> Option<Slot> {
+        let label = self.node.config.share_label.as_ref();
+        let share = label.and_then(|label| job.labels().get(label)).cloned();
+        let share = share.or_else(|| job.namespace()).unwrap_or_default();
+        let node = self.node.clone();
+        tokio::select! {
+            biased;
+            slot = node.slots.take(&share) => Some(slot),
+            _ = self.job.changed() => None,
         }
     }
 
@@ -167,7 +184,7 @@ impl Driver {
         pods.patch_status(&lost.name_any(), &PatchParams::default(), &patch).await.map(drop)
     }
 
-    async fn run_pod(&mut self, job: &Job, tally: &mut Tally) -> kube::Result<()> {
+    async fn run_pod(&mut self, job: &Job, tally: &mut Tally, slot: Slot) -> kube::Result<()> {
         let status = super::active(job, tally, Timestamp::now());
         let mut started = job.clone();
         started.status = Some(status.clone());
@@ -180,7 +197,7 @@ impl Driver {
         let stop = Stop::default();
         let uid = pod.uid().unwrap_or_default();
         self.running.insert(&uid, stop.clone());
-        let end = self.attend(&started, &pod, &stop, tally).await;
+        let end = self.attend(&started, (&pod, slot), &stop, tally).await;
         let deleted = self.running.remove(&uid);
         match end {
             PodEnd::Succeeded => tally.succeeded += 1,
@@ -204,9 +221,15 @@ impl Driver {
     }
 
     /// Runs the pod while the Job wants it.
-    async fn attend(&mut self, job: &Job, pod: &Pod, stop: &Stop, tally: &Tally) -> PodEnd {
+    async fn attend(
+        &mut self,
+        job: &Job,
+        (pod, slot): (&Pod, Slot),
+        stop: &Stop,
+        tally: &Tally,
+    ) -> PodEnd {
         let node = self.node.clone();
-        let running = pod::run::run(&node, pod, stop, self.budget(job, pod, tally));
+        let running = pod::run::run(&node, (pod, slot), stop, self.budget(job, pod, tally));
         tokio::pin!(running);
         loop {
             tokio::select! {

@@ -38,6 +38,7 @@ use crate::{
     launch::{ContainerLaunch, Exit, LaunchError, PodLaunch},
     logs::LogOptions,
     node::Node,
+    slots::Slot,
 };
 
 /// The reason of a pod whose image cannot be run here; its Job fails with the same reason at once.
@@ -80,7 +81,12 @@ pub(crate) struct Budget {
 }
 
 /// Runs `pod` to its end. Whatever happens, nothing of it is left running.
-pub(crate) async fn run(node: &Node, pod: &Pod, stop: &Stop, budget: Budget) -> PodEnd {
+pub(crate) async fn run(
+    node: &Node,
+    (pod, slot): (&Pod, Slot),
+    stop: &Stop,
+    budget: Budget,
+) -> PodEnd {
     let uid = pod.uid().unwrap_or_default();
     let dir = node.config.data_dir.join("pods").join(&uid);
     let publisher = Publisher::start(node.client.clone(), pod);
@@ -93,7 +99,9 @@ pub(crate) async fn run(node: &Node, pod: &Pod, stop: &Stop, budget: Budget) -> 
         deadline: budget.deadline,
         volumes_dir: dir.join("volumes"),
     };
-    let end = attempt.with_slot().await;
+    let end = attempt.within_limits().await;
+    // Nothing of it runs any more: the next may begin while this one's end is written.
+    drop(slot);
     publisher.update(|status| status::ended(status, &end, Timestamp::now()));
     let ((), removed) = tokio::join!(publisher.finish(), node.executor.remove_dir(&dir));
     if let Err(error) = removed {
@@ -123,20 +131,8 @@ struct Shared {
 }
 
 impl Attempt<'_> {
-    /// Waits for a free slot, in the order of arrival, then runs within time and space.
-    async fn with_slot(&self) -> PodEnd {
-        let slot = match self.node.slots.try_acquire() {
-            Ok(slot) => Ok(slot),
-            Err(_) => {
-                self.publisher.update(|_| ());
-                tokio::select! {
-                    slot = self.node.slots.acquire() => slot,
-                    () = self.stop.token.cancelled() => return self.stop.end(),
-                }
-            }
-        };
-        // Nobody closes the semaphore; if somebody did, there would be no limit to keep.
-        let _slot = slot.ok();
+    /// Runs within time and space.
+    async fn within_limits(&self) -> PodEnd {
         let running = async {
             let ended = self.containers().await;
             if self.stop.token.is_cancelled() { self.stop.end() } else { ended }
@@ -318,9 +314,8 @@ impl Attempt<'_> {
             .logs
             .create(&uid, &launch.name, launch.restart)
             .map_err(|error| LaunchError::failed("cannot open the container's log", &error))?;
-        let started = || {
-            let state = status::running(Timestamp::now());
-            self.publisher.update(|status| status::set_state(status, &launch.name, state));
+        let running = |status: &mut PodStatus| {
+            status::set_state(status, &launch.name, status::running(Timestamp::now()));
         };
         let stop = &self.stop.token;
         if launch.image == self.node.config.adapter_image {
@@ -330,9 +325,10 @@ impl Attempt<'_> {
                 own.env.insert(crate::adapter::JOB_VARIABLE.to_owned(), job.clone());
             }
             let door = self.node.config.api.door.clone();
-            return run_adapter(door, &own, log, stop, started).await;
+            // It is over in a moment, which is told with what follows.
+            return run_adapter(door, &own, log, stop, || self.publisher.change(running)).await;
         }
-        self.open(shared).await?.run(launch, log, stop, started).await
+        self.open(shared).await?.run(launch, log, stop, || self.publisher.update(running)).await
     }
 
     /// Writes how a run ended; `None` if it ended well, else why not.
