@@ -153,6 +153,7 @@ impl Workflow {
             }
             Step::Failed { index, .. } => self.fail(wanted, &seen, index, &progress).await?,
             Step::Suspended { index, .. } => self.tell_suspended(wanted, index, &progress).await,
+            Step::Await { ref job, is_refused: true } => self.stop(wanted.subject, job).await?,
             _ => {}
         }
         let api = self.jobs_api(wanted.subject);

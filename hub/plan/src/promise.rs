@@ -13,7 +13,7 @@ use muster_api::{
 
 use crate::{
     names,
-    workflow::{self, Workflows},
+    workflow::{self, Workflows, rerun},
 };
 pub use api::RequestApi;
 
@@ -89,5 +89,10 @@ pub fn revision(promise: &Promise) -> PromiseRevision {
         (labels::PROMISE_NAME.to_owned(), name.to_owned()),
         (labels::LATEST_REVISION.to_owned(), "true".to_owned()),
     ]));
+    // The Promise's interval is that of its requests, which follow the revision.
+    let interval = rerun::annotated(&promise.metadata);
+    revision.metadata.annotations = interval.map(|interval| {
+        BTreeMap::from([(labels::RECONCILIATION_INTERVAL.to_owned(), interval.to_owned())])
+    });
     revision
 }

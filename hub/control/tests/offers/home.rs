@@ -1,6 +1,8 @@
 //! A hub's API and controllers in this process, and a hand that plays the pipelines: for each Job it
 //! makes the pod, hands over what the test says through the results door, and sets the Job's status.
 
+#![allow(dead_code, reason = "each test program uses a part")]
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -17,28 +19,37 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind},
     runtime::{WatchStreamExt, watcher},
 };
-use muster_apiserver::{AdmissionRequest, Admit, ApiServer, Config, Operation, Status, UserInfo};
+use muster_apiserver::{
+    AdmissionRequest, Admit, ApiServer, ApiService, Config, Operation, Status, UserInfo,
+};
 use muster_control::{
-    Admission, AdmissionView, Control, ControlConfig, ResultCall, Results, account_name,
+    Admission, AdmissionView, ClientFor, Control, ControlConfig, ResultCall, Results, account_name,
 };
 use muster_core::FileSet;
 use muster_daemon::Clock;
 use muster_plan::options::Options;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for what must come. Never measured, only given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the pipeline of this name puts out, given its object; `Err`: its container fails.
+/// What the pipeline of this name puts out, given its object; `Err`: its container fails, or, with
+/// [`HOLD`], runs on.
 pub(crate) type Play = Arc<dyn Fn(&str, &Value) -> Result<FileSet, String> + Send + Sync>;
 
+/// Played: the container has not ended yet. It is asked again until it has, or its Job was stopped.
+pub(crate) const HOLD: &str = "hold";
+
 pub(crate) struct Home {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     /// The last handle: with it the API server's own controllers end.
     api: ApiServer,
     pub(crate) client: Client,
     pub(crate) runs: Arc<Mutex<Vec<String>>>,
+    results: Arc<Mutex<Arc<Results>>>,
+    controllers: Mutex<Option<Controllers>>,
     shutdown: CancellationToken,
     /// The controllers' time.
     pub(crate) clock: Clock,
@@ -80,6 +91,10 @@ impl Admit for Rules {
 
 impl Home {
     pub(crate) async fn open(play: Play) -> Home {
+        Self::open_with(play, Options::default()).await
+    }
+
+    pub(crate) async fn open_with(play: Play, options: Options) -> Home {
         let dir = tempfile::tempdir().unwrap();
         let api = ApiServer::open(Config::new(dir.path())).await.unwrap();
         let client = Client::new(api.service(UserInfo::admin()), "default");
@@ -89,25 +104,57 @@ impl Home {
         let (clients, clock) = (api.clone(), Clock::default());
         let control = Control::build(ControlConfig {
             client_for: Arc::new(move |name| {
-                let user = UserInfo::service_account("kratix-platform-system", &account_name(name));
-                Client::new(clients.service(user), "default")
+                Client::new(clients.service(controller(name)), "default")
             }),
             stores_dir: dir.path().join("stores"),
             clock: clock.clone(),
-            options: Options::default(),
+            options,
         });
         api.admit(Arc::new(Rules(control.admission())));
         let shutdown = CancellationToken::new();
         let runs = Arc::default();
+        let results = Arc::new(Mutex::new(control.results()));
         let hand = Hand {
             client: client.clone(),
-            results: control.results(),
+            results: Arc::clone(&results),
             play,
             runs: Arc::clone(&runs),
         };
-        tokio::spawn(control.run(shutdown.clone()));
+        let controllers = Mutex::new(Some(Controllers::of(control)));
         tokio::spawn(hand.work(shutdown.clone()));
-        Home { _dir: dir, api, client, runs, shutdown, clock }
+        Home { dir, api, client, runs, results, controllers, shutdown, clock }
+    }
+
+    /// Ends the controllers and puts others, with clients that `client_for` makes, in their place;
+    /// the API and the pipelines' containers stay.
+    pub(crate) async fn replace_controllers(&self, client_for: ClientFor, options: Options) {
+        let old = self.controllers.lock().unwrap().take();
+        if let Some(Controllers { shutdown, ended }) = old {
+            shutdown.cancel();
+            ended.await.unwrap();
+        }
+        let stores_dir = self.dir.path().join("stores");
+        let config = ControlConfig { client_for, stores_dir, clock: self.clock.clone(), options };
+        let control = Control::build(config);
+        *self.results.lock().unwrap() = control.results();
+        *self.controllers.lock().unwrap() = Some(Controllers::of(control));
+    }
+
+    /// Makes the clients of controllers that nothing happens to.
+    pub(crate) fn healthy(&self) -> ClientFor {
+        let api = self.api.clone();
+        Arc::new(move |name| Client::new(api.service(controller(name)), "default"))
+    }
+
+    /// The API as the controller of this name is served.
+    pub(crate) fn service(&self, controller: &str) -> ApiService {
+        self.api.service(self::controller(controller))
+    }
+
+    /// Sets a label, or takes it away.
+    pub(crate) async fn label(&self, api: &Api<DynamicObject>, name: &str, key: &str, to: Value) {
+        let patch = Patch::Merge(json!({ "metadata": { "labels": { key: to } } }));
+        api.patch(name, &PatchParams::default(), &patch).await.unwrap();
     }
 
     pub(crate) async fn apply(&self, object: &Value) -> kube::Result<DynamicObject> {
@@ -166,8 +213,25 @@ impl Home {
     }
 }
 
+/// Controllers that run.
+struct Controllers {
+    shutdown: CancellationToken,
+    ended: JoinHandle<()>,
+}
+
+impl Controllers {
+    fn of(control: Control) -> Self {
+        let shutdown = CancellationToken::new();
+        let ended = tokio::spawn(control.run(shutdown.clone()));
+        Self { shutdown, ended }
+    }
+}
+
 impl Drop for Home {
     fn drop(&mut self) {
+        if let Some(controllers) = self.controllers.lock().unwrap().take() {
+            controllers.shutdown.cancel();
+        }
         self.shutdown.cancel();
     }
 }
@@ -202,6 +266,10 @@ pub(crate) fn files(files: &[(&str, &str)]) -> FileSet {
     set
 }
 
+fn controller(name: &str) -> UserInfo {
+    UserInfo::service_account("kratix-platform-system", &account_name(name))
+}
+
 fn api_of(
     client: &Client,
     api_version: &str,
@@ -228,7 +296,7 @@ async fn create(client: &Client, object: &Value) -> kube::Result<()> {
 /// Plays the pipelines.
 struct Hand {
     client: Client,
-    results: Arc<Results>,
+    results: Arc<Mutex<Arc<Results>>>,
     play: Play,
     runs: Arc<Mutex<Vec<String>>>,
 }
@@ -261,15 +329,24 @@ impl Hand {
             &annotation("kind"),
             (!namespace.is_empty()).then_some(namespace.as_str()),
         );
-        let object = json!(objects.get(&annotation("name")).await.unwrap());
-        let outcome = match (self.play)(&pipeline, &object) {
-            Ok(files) => self.hand_over(&job, &files).await,
-            Err(cause) => Err(cause),
-        };
         let (jobs, name) = (
             Api::<Job>::namespaced(self.client.clone(), &job.namespace().unwrap()),
             job.name_any(),
         );
+        let object = json!(objects.get(&annotation("name")).await.unwrap());
+        let outcome = loop {
+            match (self.play)(&pipeline, &object) {
+                Ok(files) => break self.hand_over(&job, &files).await,
+                Err(cause) if cause == HOLD => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    let held = jobs.get_opt(&name).await.unwrap();
+                    if held.is_none_or(|job| job.spec.unwrap().suspend == Some(true)) {
+                        return;
+                    }
+                }
+                Err(cause) => break Err(cause),
+            }
+        };
         let condition = match outcome {
             Ok(()) => json!({ "type": "Complete", "status": "True" }),
             Err(cause) if cause.starts_with("refused: ") => return,
@@ -349,8 +426,18 @@ impl Hand {
                 part: part.to_owned(),
                 body: Bytes::from(zstd::bulk::compress(&files.encode(), 3).unwrap()),
             };
-            let handed = self.results.handle(call).await;
-            handed.map_err(|refusal| format!("refused: {}", refusal.message))?;
+            // A hub that is away is asked again: the container that hands over is started again.
+            let end = Instant::now() + PATIENCE;
+            loop {
+                let results = Arc::clone(&self.results.lock().unwrap());
+                match results.handle(call.clone()).await {
+                    Ok(()) => break,
+                    Err(refusal) if refusal.code == 503 && Instant::now() < end => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    Err(refusal) => return Err(format!("refused: {}", refusal.message)),
+                }
+            }
         }
         Ok(())
     }

@@ -114,6 +114,8 @@ pub enum Step {
     Await {
         /// The Job.
         job: String,
+        /// Its result was refused: it would only try the same again.
+        is_refused: bool,
     },
     /// Wait for a person, or a time.
     Suspended {
@@ -342,7 +344,8 @@ fn start(
     mut entry: PipelineStatus,
 ) -> (Option<Step>, PipelineStatus) {
     if let Some(job) = seen.jobs.iter().find(|job| job.state == JobState::Running) {
-        return (Some(Step::Await { job: job.name.clone() }), pending(entry, seen));
+        let is_refused = seen.recorded.iter().any(|entry| has_failed(entry, job));
+        return (Some(Step::Await { job: job.name.clone(), is_refused }), pending(entry, seen));
     }
     entry.hash = Some(seen.run.hash.clone());
     entry.tries = Some(attempt);
@@ -350,6 +353,14 @@ fn start(
     entry.next_retry_at = None;
     move_to(&mut entry, phase::RUNNING, seen.now);
     (Some(Step::Start { index, attempt }), entry)
+}
+
+/// Whether what is recorded of a pipeline is that this Job, though it has not ended, has failed.
+fn has_failed(entry: &PipelineStatus, job: &JobSeen) -> bool {
+    entry.phase == phase::FAILED
+        && entry.name == job.pipeline
+        && entry.hash.as_ref() == Some(&job.run.hash)
+        && entry.tries == Some(job.attempt)
 }
 
 /// A pipeline whose turn has not come keeps nothing of an earlier run.

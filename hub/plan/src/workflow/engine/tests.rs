@@ -50,7 +50,17 @@ fn jobs_that_were_deleted_do_not_run_again() {
 fn a_change_waits_for_the_job_that_runs_and_starts_at_the_first_pipeline() {
     let old = [job("first", "old", JobState::Succeeded), job("second", "old", JobState::Running)];
     let waiting = decide(&old, &[], false);
-    assert_eq!(waiting.step, Step::Await { job: "second-old".to_owned() });
+    let awaited = |is_refused| Step::Await { job: "second-old".to_owned(), is_refused };
+    assert_eq!(waiting.step, awaited(false));
+    // One whose result was refused would only try the same again.
+    let refused = PipelineStatus {
+        name: "second".into(),
+        phase: phase::FAILED.into(),
+        hash: Some("old".into()),
+        tries: Some(1),
+        ..PipelineStatus::default()
+    };
+    assert_eq!(decide(&old, &[refused], false).step, awaited(true));
     let ended = [job("first", "old", JobState::Succeeded), job("second", "old", JobState::Stopped)];
     assert_eq!(decide(&ended, &[], false).step, Step::Start { index: 0, attempt: 1 });
 }
