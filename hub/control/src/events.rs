@@ -6,6 +6,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
+use muster_plan::news::News;
 
 use crate::queue::chain;
 
@@ -33,13 +34,23 @@ impl Events {
         self.tell(EventType::Warning, about, reason, note).await;
     }
 
+    /// What is new of an object.
+    pub(crate) async fn news(&self, about: &ObjectReference, news: &[News]) {
+        for News { is_warning, reason, note } in news {
+            match is_warning {
+                true => self.warning(about, reason, note).await,
+                false => self.normal(about, reason, note).await,
+            }
+        }
+    }
+
     /// An event that cannot be written is lost: status says the same.
     async fn tell(&self, type_: EventType, about: &ObjectReference, reason: &str, note: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
             note: Some(note[..note.floor_char_boundary(NOTE_LEN_MAX)].to_owned()),
-            action: "Reconcile".to_owned(),
+            action: reason.to_owned(),
             secondary: None,
         };
         if let Err(error) = self.0.publish(&event, about).await {

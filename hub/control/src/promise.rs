@@ -19,6 +19,7 @@ use muster_api::{
 };
 use muster_daemon::Clock;
 use muster_plan::{
+    news,
     promise::{self, Offer, status},
     request::{Draft, Idle},
     rollup::{self, Rollup},
@@ -87,7 +88,7 @@ impl Promises {
         options: Chosen,
         clock: Clock,
     ) -> Self {
-        let events = Events::new(client.clone(), "promise");
+        let events = Events::new(client.clone(), "PromiseController");
         let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
         let content = ContentStore::new(client.clone(), clock.clone());
         Self { client, events, workflow, content, observer, kinds, triggers, options, clock }
@@ -267,15 +268,9 @@ impl Promises {
         let observed = old["observedGeneration"] != status["observedGeneration"];
         let turned = can != status::available(&case.promise);
         let upgraded = old["version"] != status["version"];
-        objects::write_status(&case.api, &case.object, &status).await?;
-        if turned {
+        if objects::write_status(&case.api, &case.object, &status).await? {
             let about = workflow::reference(&case.subject, &case.object);
-            if can {
-                self.events.normal(&about, "Available", "Promise is available").await;
-            } else {
-                let note = "Promise no longer available: Requirements have changed";
-                self.events.warning(&about, "Unavailable", note).await;
-            }
+            self.events.news(&about, &news::of_promise(old, &status)).await;
         }
         if turned || observed || upgraded {
             self.wake_dependants(&case.subject.promise).await?;

@@ -18,6 +18,7 @@ use muster_api::{
 };
 use muster_daemon::Clock;
 use muster_plan::{
+    news,
     promise::{self, Offer},
     request::{self, Draft, Idle},
     rollup::{self, Rollup},
@@ -81,7 +82,7 @@ impl Requests {
         options: Chosen,
         clock: Clock,
     ) -> Self {
-        let events = Events::new(client.clone(), "request");
+        let events = Events::new(client.clone(), "ResourceRequestController");
         let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
         Self { client, events, workflow, world, kinds, pace: Pace::default(), options, clock }
     }
@@ -300,6 +301,9 @@ impl Requests {
         let written = objects::put_status(&case.requests, &case.request, &status).await?;
         if let Some(written) = &written {
             self.kinds.wrote(&case.key(), written);
+            let about = workflow::reference(&case.subject, &case.request);
+            let news = news::of_works(&case.request.data["status"], &status);
+            self.events.news(&about, &news).await;
         }
         Ok(written.is_some())
     }

@@ -69,6 +69,7 @@ fn options(placement: &WorkPlacement) -> BTreeMap<String, String> {
     let labels = placement.metadata.labels.as_ref();
     let annotations = placement.metadata.annotations.as_ref();
     let pipeline = labels.and_then(|all| all.get(labels::PIPELINE_NAME));
+    let pipeline = pipeline.filter(|name| !name.is_empty());
     let kind = annotations.and_then(|all| all.get(REQUEST_KIND));
     let given = [
         (option::PROMISE, Some(&spec.promise_name).filter(|name| !name.is_empty())),

@@ -10,6 +10,7 @@ pub mod duration;
 pub mod explain;
 pub mod gitops;
 pub mod names;
+pub mod news;
 pub mod options;
 pub mod promise;
 pub mod relocation;

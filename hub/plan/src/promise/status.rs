@@ -12,7 +12,8 @@ use serde_json::Value;
 pub const REQUIREMENT_INSTALLED: &str = "Requirement installed";
 const REQUIREMENT_NOT_INSTALLED: &str = "Requirement not installed";
 const REQUIREMENT_OTHER_VERSION: &str = "Requirement not installed at the specified version";
-const REQUIREMENT_NOT_AVAILABLE: &str = "Requirement not available";
+/// A requirement that is there, and cannot be used.
+pub const REQUIREMENT_NOT_AVAILABLE: &str = "Requirement not available";
 
 /// How one requirement stands, seen the Promise of its name (if there is one) and whether there is
 /// a revision of the version that is asked for: a Promise that has been upgraded past it serves

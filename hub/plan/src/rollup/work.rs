@@ -49,13 +49,17 @@ pub fn work(
     // Kratix counts groups here, not placements; those are counted in `placements`.
     let groups = work.spec.workload_groups.len();
     status.work_placements = count(groups);
-    status.work_placements_created = count(groups - unplaced.len());
     status.work_placements_applied = count(live.iter().filter(done).count());
     status.observed_generation = work.metadata.generation;
     let applied = applied(work, &live, nowhere.as_ref(), failure);
-    let scheduled = scheduled(&unplaced, &live, failure);
-    let ready = ready(&scheduled, &live, &applied);
-    let mut verdicts = vec![scheduled, ready];
+    let mut verdicts = Vec::new();
+    // What is being removed keeps what was said of its scheduling.
+    if work.metadata.deletion_timestamp.is_none() {
+        status.work_placements_created = count(groups - unplaced.len());
+        let scheduled = scheduled(&unplaced, &live, failure);
+        let ready = ready(&scheduled, &live, &applied);
+        verdicts.extend([scheduled, ready]);
+    }
     verdicts.push(applied);
     verdicts.extend(healthy(&live));
     for verdict in &verdicts {

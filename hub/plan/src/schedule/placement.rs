@@ -70,18 +70,17 @@ pub(super) fn new(
 fn labels_of(work: &Work, group: &WorkloadGroup, to: &str) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let from = work.metadata.labels.as_ref();
-    for key in [
-        labels::PROMISE_NAME,
-        labels::RESOURCE_NAME,
-        labels::RESOURCE_NAMESPACE,
-        labels::PIPELINE_NAME,
-        labels::WORK_TYPE,
-    ] {
+    for key in
+        [labels::PROMISE_NAME, labels::RESOURCE_NAME, labels::RESOURCE_NAMESPACE, labels::WORK_TYPE]
+    {
         if let Some(value) = from.and_then(|labels| labels.get(key)) {
             all.insert(key.to_owned(), value.clone());
         }
     }
+    // Dependencies have none: Kratix says so.
+    let pipeline = from.and_then(|labels| labels.get(labels::PIPELINE_NAME));
     let own = [
+        (labels::PIPELINE_NAME, pipeline.map_or("", String::as_str)),
         (labels::WORK, work.metadata.name.as_deref().unwrap_or_default()),
         (labels::WORKLOAD_GROUP_ID, &group.id),
         (labels::TARGET_DESTINATION, to),
