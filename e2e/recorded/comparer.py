@@ -10,7 +10,8 @@ RULES.yaml is a list; each entry has its reason (`why`), and either
   lines:    patterns of the differences as they are printed here; `in` narrows them to scenarios, and
             `sometimes` says that timing decides whether they are seen;
   columns:  names of printed columns that only the hub has, in `tables` (a pattern): they are taken away before
-            rows are compared.
+            rows are compared;
+  without:  patterns of text that only the hub has; it is taken out of files before they are compared.
 Exit status 1 if something is not accounted for.
 """
 
@@ -37,6 +38,7 @@ class Rule:
         self.lines = [re.compile(line) for line in entry.get("lines", [])]
         self.columns = set(entry.get("columns", []))
         self.tables = re.compile(entry.get("tables", ""))
+        self.without = [re.compile(text) for text in entry.get("without", [])]
         # Shown only when the machine is slow or fast enough.
         self.sometimes = entry.get("sometimes", False)
         self.used = [0] * len(self.lines)
@@ -51,7 +53,9 @@ class Rule:
         return False
 
     def narrow(self, recording):
-        """Takes our columns out of the tables."""
+        """Takes our columns out of tables, and our text out of files."""
+        for pattern in self.without:
+            recording["snapshots"] = without(pattern, recording["snapshots"])
         for snapshot in recording["snapshots"].values():
             for name, table in snapshot["tables"].items():
                 if self.columns and self.tables.search(name):
@@ -61,6 +65,15 @@ class Rule:
 
     def idle(self):
         return [] if self.sometimes else [p.pattern for p, n in zip(self.lines, self.used) if not n]
+
+
+def without(pattern, value):
+    """The value with no text of the pattern in any of its texts."""
+    if isinstance(value, dict):
+        return {key: without(pattern, held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [without(pattern, held) for held in value]
+    return pattern.sub("", value) if isinstance(value, str) else value
 
 
 def load(path):

@@ -164,7 +164,7 @@ pub struct RequiredBy {
     /// Who.
     pub promise: NamedVersion,
     /// Which version it asks for; empty for any.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub required_version: String,
 }
 
