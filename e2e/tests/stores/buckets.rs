@@ -1,7 +1,13 @@
 //! A bucket of a real S3 server: the whole story.
 
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    thread,
+};
+
 use muster_e2e::{
-    Executor, Hub, S3Server, eventually,
+    Executor, Hub, HubOptions, S3Server, eventually,
     manifests::{bucket_store, fed, secret},
     scratch,
 };
@@ -113,4 +119,62 @@ fn what_is_wrong_with_a_bucket_is_told_with_its_cure() {
         let told = ready_reason(&kubectl, &format!("bucketstatestore/{name}"), reason);
         assert!(told.contains(words), "{told}");
     }
+}
+
+/// A machine's metadata service as Amazon's hosts have it (version 2: a session first); its address.
+/// The role's key is that of the tests' S3 server, which knows no sessions: the token is empty.
+fn metadata_service() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<_> =
+                lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            let has_session = head.iter().any(|line| line.ends_with(": the-session"));
+            let request = head.first().map(String::as_str).unwrap_or_default();
+            let roles = "/latest/meta-data/iam/security-credentials/";
+            let (code, body) = match request.split(' ').collect::<Vec<_>>()[..] {
+                ["PUT", "/latest/api/token", _] => (200, "the-session".to_owned()),
+                ["GET", path, _] if !has_session => (401, format!("{path} needs a session")),
+                ["GET", path, _] if path == roles => (200, "hub-role".to_owned()),
+                ["GET", path, _] if path == format!("{roles}hub-role") => (200, key_of_role()),
+                _ => (404, request.to_owned()),
+            };
+            let head = format!("HTTP/1.1 {code} x\r\ncontent-length: {}\r\n", body.len());
+            let sent =
+                stream.write_all(format!("{head}connection: close\r\n\r\n{body}").as_bytes());
+            sent.unwrap();
+        }
+    });
+    address
+}
+
+fn key_of_role() -> String {
+    serde_json::json!({
+        "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": S3Server::ID,
+        "SecretAccessKey": S3Server::SECRET, "Token": "",
+        "LastUpdated": "2026-01-01T00:00:00Z", "Expiration": "2100-01-01T00:00:00Z",
+    })
+    .to_string()
+}
+
+#[test]
+fn a_machines_role_enters_a_bucket_without_a_secret() {
+    let Some(_turn) = turn(&["MUSTER_S3_SERVER", "MUSTER_KUBECTL"]) else { return };
+    let scratch = scratch();
+    let server = S3Server::start(scratch.path());
+    server.create("pail");
+    let endpoint = format!("http://{}", metadata_service());
+    let environment = vec![("AWS_METADATA_ENDPOINT".to_owned(), endpoint)];
+    let options = HubOptions { environment, ..HubOptions::default() };
+    let hub = Hub::start_with(scratch.path(), options);
+    let kubectl = hub.kubectl();
+    let by_role = store(&server, "pail", "pail", "  authMethod: IAM\n")
+        .replace("  secretRef: {name: pail, namespace: default}\n", "");
+    assert!(!by_role.contains("secretRef"), "{by_role}");
+    kubectl.apply(&(by_role + &fed("dev", "BucketStateStore", "pail", "")));
+    ready_reason(&kubectl, "destination/dev", "TestDocumentsWritten");
+    assert!(server.keys("pail").iter().all(|key| key.starts_with("dev/")));
 }

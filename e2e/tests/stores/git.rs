@@ -264,7 +264,7 @@ fn a_github_app_enters_with_tokens_of_its_own() {
     };
     let ((old, _), (new, public)) = (key("old"), key("new"));
     server.know_app(&public);
-    let hub = Hub::start(scratch.path(), Executor::Process);
+    let mut hub = Hub::start(scratch.path(), Executor::Process);
     let kubectl = hub.kubectl();
     let login = |key: &str| {
         let app = [
@@ -282,4 +282,12 @@ fn a_github_app_enters_with_tokens_of_its_own() {
     kubectl.apply(&login(&new));
     ready_reason(&kubectl, "destination/dev", "TestDocumentsWritten");
     assert_eq!(server.count("token"), 1, "a token is used while it is valid");
+
+    // One that is about to end is not used any more.
+    server.tokens_last(60);
+    hub.crash_and_restart();
+    let given = server.count("token");
+    kubectl.apply(&destination("more", "hub", ""));
+    ready_reason(&kubectl, "destination/more", "TestDocumentsWritten");
+    assert!(server.count("token") > given, "a new one was asked for");
 }

@@ -6,7 +6,10 @@ use muster_e2e::{
     scratch,
 };
 
-use crate::{ready_reason, turn};
+use crate::{
+    jars::{ONE_OBJECT, promise, request},
+    ready_reason, turn,
+};
 
 #[test]
 fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
@@ -124,6 +127,9 @@ fn what_is_wrong_with_a_git_store_is_told_with_its_cure() {
     let leaky = git_store("leaky", "https://me:hunter2@git.example/x.git", "");
     let refused = kubectl.refused(&["apply", "-f", "-"], &leaky);
     assert!(refused.contains("spec.url") && refused.contains("Secret"), "{refused}");
+    let climbs = git_store("climbs", &fleet, "  path: ../elsewhere\n");
+    let refused = kubectl.refused(&["apply", "-f", "-"], &climbs);
+    assert!(refused.contains("spec.path") && refused.contains("../elsewhere"), "{refused}");
     // The hub's own files are nobody else's to read.
     let dir = hub.data_dir().join("stores");
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(dir).unwrap());
@@ -158,11 +164,24 @@ fn destinations_of_one_repository_stay_apart() {
     let told = ready_reason(&kubectl, "destination/again", "PathOverlap");
     assert!(told.contains("destination \"dev\""), "{told}");
     // Once the first one is gone, the other one may have the place.
+    // What it held stays: its cleanup is none.
     kubectl.ok(&["delete", "destination/dev", "--timeout=120s"]);
+    let tree = server.repositories().tree("fleet");
+    assert!(
+        tree.contains_key("dev/dependencies/kratix-canary-namespace.yaml"),
+        "{:?}",
+        tree.keys()
+    );
     ready_reason(&kubectl, "destination/again", "TestDocumentsWritten");
+    kubectl.apply(&promise(ONE_OBJECT));
+    kubectl.wait("promise/jar", "Available");
+    kubectl.apply(&request("one", "again", "1"));
+    kubectl.wait("jar/one", "Reconciled");
     // A Destination whose store goes says so, and can be removed.
     kubectl.ok(&["delete", "gitstatestore/again"]);
     let told = ready_reason(&kubectl, "destination/again", "StateStoreNotFound");
     assert!(told.contains("spec.stateStoreRef"), "{told}");
+    // So can a request on it, and neither waits for files that nobody can reach.
+    kubectl.ok(&["delete", "jar/one", "--timeout=120s"]);
     kubectl.ok(&["delete", "destination/again", "--timeout=120s"]);
 }

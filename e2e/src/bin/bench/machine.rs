@@ -63,9 +63,10 @@ impl Peak {
             let (mut own, mut children) = (0.0_f64, 0.0_f64);
             while !until.load(Ordering::Relaxed) {
                 own = own.max(anonymous(pid).unwrap_or_default());
-                // A child may be gone before it is looked at.
-                let all =
-                    descendants(pid).into_iter().map(|pid| anonymous(pid).unwrap_or_default());
+                // A child may be gone before it is looked at, or still be a copy of its parent.
+                let all = descendants(pid).into_iter();
+                let others = all.filter(|child| program_of(*child) != program_of(pid));
+                let all = others.map(|child| anonymous(child).unwrap_or_default());
                 children = children.max(all.sum());
                 thread::sleep(LOOK_EVERY);
             }

@@ -33,6 +33,9 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long a first change waits for others that come with it.
 const SETTLE: Duration = Duration::from_millis(25);
+/// How many batches are written before it is said how the store and its Destinations stand: files
+/// come first, but not for ever.
+const BATCHES_MAX: usize = 8;
 /// How many placements written together have an event each.
 const TOLD_MAX: usize = 100;
 /// How long what a store's own rules reject is not tried again, unless it changes.
@@ -134,8 +137,8 @@ impl Worker {
         if !takes_nothing {
             self.stand(Ok(())).await;
         }
-        self.write_all().await.map_err(at(Step::Writing))?;
-        if takes_nothing {
+        let wrote = self.write_all().await.map_err(at(Step::Writing))?;
+        if wrote || takes_nothing {
             self.stand(Ok(())).await;
         }
         Ok(())
@@ -226,9 +229,9 @@ impl Worker {
         lock(&self.desk.dirty).merge(changed);
     }
 
-    /// Writes until nothing waits.
-    async fn write_all(&mut self) -> Result<(), Lack> {
-        loop {
+    /// Writes until nothing waits; says whether there was anything.
+    async fn write_all(&mut self) -> Result<bool, Lack> {
+        for batches in 0..BATCHES_MAX {
             let mut dirty = std::mem::take(&mut *lock(&self.desk.dirty));
             let now = self.clock().instant();
             if self.rejected.as_ref().is_some_and(|(since, _)| now - *since > REJECTED_RETRY)
@@ -241,7 +244,7 @@ impl Worker {
                 dirty.placements.extend(freed.map(|(key, _)| key.clone()));
             }
             if dirty.is_empty() {
-                return Ok(());
+                return Ok(batches > 0);
             }
             let sites = Sites::look(&self.shared, &self.desk.key);
             let mut batch = batch::gather(&self.shared, &sites, dirty).await;
@@ -250,8 +253,10 @@ impl Worker {
             let result = self.write(std::mem::take(&mut batch.units)).await;
             self.keeper.remove(&batch.leaving).await;
             result?;
-            self.stand(Ok(())).await;
         }
+        // The rest in the next turn, which comes at once.
+        self.desk.wake.notify_one();
+        Ok(true)
     }
 
     /// Says what of a batch needs no store.

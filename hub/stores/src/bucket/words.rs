@@ -38,10 +38,11 @@ pub(super) fn trouble(error: &Error, access: &BucketAccess) -> Trouble {
     if has(&["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"])
         || matches!(error, Error::Unauthenticated { .. })
     {
-        return store(
-            "AuthenticationFailed",
-            format!("{endpoint} does not know the hub: put valid ones into {key}"),
-        );
+        let cure = match access.auth {
+            BucketAuth::Key { .. } => format!("put valid ones into {key}"),
+            BucketAuth::Ambient => format!("correct {key}"),
+        };
+        return store("AuthenticationFailed", format!("{endpoint} does not know the hub: {cure}"));
     }
     if has(&["AccessDenied", "Forbidden"]) || matches!(error, Error::PermissionDenied { .. }) {
         let text = format!(
