@@ -150,6 +150,38 @@ fn rights_stay_the_same_and_go_with_their_reason() {
 }
 
 #[test]
+fn a_promise_s_pipelines_see_their_own_promise_alone() {
+    let directory = scratch();
+    let hub = Hub::start(directory.path(), Executor::Process);
+    let kubectl = hub.kubectl();
+    let own = SMITH
+        .replace("name: polish", "name: anvil")
+        .replace("rbac: {serviceAccount: smith}", "volumes: []");
+    kubectl.apply(&format!("{GOOD}    promise:\n      configure:\n{own}"));
+    kubectl.wait("promise/good", "ConfigureWorkflowCompleted");
+    let account = "--as=system:serviceaccount:kratix-platform-system:good-promise-configure-anvil";
+    let may = |verb: &[&str]| {
+        kubectl.run(&[&["auth", "can-i"], verb, &[account]].concat()).stdout == "yes"
+    };
+    assert!(may(&["get", "promises.platform.kratix.io/good"]));
+    assert!(may(&["patch", "promises.platform.kratix.io/good", "--subresource=status"]));
+    for verb in [
+        &["get", "promises.platform.kratix.io/other"] as &[&str],
+        &["list", "promises.platform.kratix.io"],
+        &["create", "promises.platform.kratix.io"],
+        &["create", "works.platform.kratix.io", "-n", "kratix-platform-system"],
+        &["get", "secrets", "-n", "kratix-platform-system"],
+    ] {
+        assert!(!may(verb), "{verb:?}");
+    }
+    // It may write its Promise's status, but not what of it is the hub's.
+    let patch = r#"{"status":{"status":"Available","version":"v9"}}"#;
+    let args = ["patch", "promise", "good", "--subresource=status", "--type=merge", "-p", patch];
+    let told = kubectl.refused(&[&args[..], &[account]].concat(), "");
+    assert!(told.contains("is the hub's and may not be changed"), "{told}");
+}
+
+#[test]
 fn requests_of_one_name_do_not_meet_in_the_namespace_of_pipelines() {
     if !has_part("MUSTER_GIT_SERVER") {
         return;

@@ -3,14 +3,19 @@
 
 use std::{
     io::{IsTerminal, stderr},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt,
-    layer::{Layered, SubscriberExt},
+    EnvFilter, Layer, Registry,
+    filter::dynamic_filter_fn,
+    fmt,
+    layer::SubscriberExt as _,
     reload,
-    util::{SubscriberInitExt, TryInitError},
+    util::{SubscriberInitExt as _, TryInitError},
 };
 
 /// The variable that chooses what is logged: `info`, `debug`, `muster_gateway=trace,info` …
@@ -42,15 +47,14 @@ pub enum LogError {
     Begin(#[from] TryInitError),
 }
 
-type Filtered = Layered<reload::Layer<EnvFilter, Registry>, Registry>;
-type Lines = Box<dyn Layer<Filtered> + Send + Sync>;
-
+/// Whether each line is a JSON object. Both forms are always there and know of every span, because
+/// each writes only of spans whose beginning it saw; this says which of them writes.
+static STRUCTURED: AtomicBool = AtomicBool::new(false);
 /// The one log of this process.
 static LOG: OnceLock<Mutex<Log>> = OnceLock::new();
 
 struct Log {
     filter: reload::Handle<EnvFilter, Registry>,
-    lines: reload::Handle<Lines, Filtered>,
     /// As it was begun, and as it is now.
     begun: Form,
     now: Form,
@@ -70,11 +74,19 @@ pub fn init(format: LogFormat, default: &str) -> Result<(), LogError> {
     let (chosen, given) = (variable.is_some(), variable.unwrap_or_else(|| default.to_owned()));
     let filter = EnvFilter::try_new(&given)
         .map_err(|error| LogError::Filter { given: given.clone(), cause: error.to_string() })?;
-    let (filter, filter_handle) = reload::Layer::new(filter);
-    let (lines, lines_handle) = reload::Layer::new(lines(format));
-    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+    let (filter, handle) = reload::Layer::new(filter);
+    let text = fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let text = text.with_target(false).with_filter(dynamic_filter_fn(|meta, _| {
+        meta.is_span() || !STRUCTURED.load(Ordering::Relaxed)
+    }));
+    let json = fmt::layer().with_writer(stderr).json().flatten_event(true);
+    let json = json.with_filter(dynamic_filter_fn(|meta, _| {
+        meta.is_span() || STRUCTURED.load(Ordering::Relaxed)
+    }));
+    STRUCTURED.store(format == LogFormat::Json, Ordering::Relaxed);
+    tracing_subscriber::registry().with(filter).with(text).with(json).try_init()?;
     let begun = Form { format, filter: given };
-    let log = Log { filter: filter_handle, lines: lines_handle, now: begun.clone(), begun, chosen };
+    let log = Log { filter: handle, now: begun.clone(), begun, chosen };
     // Only the first succeeds in beginning, and so gets here.
     let _first = LOG.set(Mutex::new(log)).is_ok();
     Ok(())
@@ -95,12 +107,12 @@ pub fn change(format: Option<LogFormat>, level: Option<&str>) -> bool {
         return false;
     }
     let Ok(filter) = EnvFilter::try_new(&wanted.filter) else { return false };
-    let changed = log.filter.reload(filter).is_ok()
-        && (wanted.format == log.now.format || log.lines.reload(lines(wanted.format)).is_ok());
-    if changed {
-        log.now = wanted;
+    if log.filter.reload(filter).is_err() {
+        return false;
     }
-    changed
+    STRUCTURED.store(wanted.format == LogFormat::Json, Ordering::Relaxed);
+    log.now = wanted;
+    true
 }
 
 /// This level for our own parts; of libraries no more than what needs a look.
@@ -111,10 +123,21 @@ fn of_level(level: &str) -> String {
     }
 }
 
-fn lines(format: LogFormat) -> Lines {
-    let lines = fmt::layer().with_writer(stderr);
-    match format {
-        LogFormat::Text => lines.with_ansi(stderr().is_terminal()).with_target(false).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_logged_changes_within_a_span() {
+        assert!(!change(Some(LogFormat::Json), None), "nothing is logged yet");
+        init(LogFormat::Text, "info").unwrap();
+        let span = tracing::info_span!("task", name = "one");
+        let _inside = span.enter();
+        tracing::info!("as text");
+        assert!(change(Some(LogFormat::Json), Some("debug")));
+        tracing::info!("as an object");
+        assert!(!change(Some(LogFormat::Json), Some("debug")), "it is so already");
+        assert!(change(None, None));
+        tracing::info!("as text again");
     }
 }

@@ -209,7 +209,9 @@ impl Turn<'_> {
         flag("workflow-type", scope.as_str());
         if let Some(namespace) = namespace {
             flag("resource-name", name);
-            flag("resource-namespace", namespace);
+            if namespace != job_namespace {
+                flag("resource-namespace", namespace);
+            }
         }
         let mounts = [
             ("shared-output", "/work-creator-files/input"),

@@ -228,14 +228,14 @@ fn check_rights(pipeline: &Pipeline, refuse: &mut impl FnMut(String)) {
             refuse(format!("{own}.verbs: Required value: name at least one, such as get"));
         }
         let urls = named(&rule.non_resource_urls);
-        let resources = named(&rule.resources) || named(&rule.api_groups);
-        if urls && resources {
+        let (resources, groups) = (named(&rule.resources), named(&rule.api_groups));
+        if urls && (resources || groups) {
             refuse(format!("{own}: a rule is for resources or for nonResourceURLs, not for both"));
         } else if urls && permission.resource_namespace.as_deref() != Some("*") {
             refuse(format!(
                 "{own}.nonResourceURLs: they are in no namespace: set resourceNamespace \"*\""
             ));
-        } else if !urls && !(named(&rule.resources) && named(&rule.api_groups)) {
+        } else if !(urls || resources && groups) {
             refuse(format!(
                 "{own}: apiGroups and resources are both required (\"\" is the core group)"
             ));

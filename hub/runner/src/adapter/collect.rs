@@ -29,20 +29,31 @@ pub(super) fn tree(
     prefix: &str,
     files: &mut FileSet,
 ) -> Result<Vec<String>, AdapterError> {
-    let mut empty = Vec::new();
-    match open_dir(CWD, root) {
-        Ok(dir) => {
-            let seen = &mut |name: &str, held: usize| {
-                if held == 0 {
-                    empty.push(name.to_owned());
-                }
-            };
-            descend(&dir, prefix, files, (0, seen))?;
-        }
-        Err(Errno::NOENT) => {}
+    let dir = match open_dir(CWD, root) {
+        Ok(dir) => dir,
+        Err(Errno::NOENT) => return Ok(Vec::new()),
         Err(error) => return Err(read_error(&root.display().to_string(), error.into())),
+    };
+    descend(&dir, prefix, files, 0)?;
+    let mut directories = directories(&dir, prefix)?;
+    directories.retain(|name| {
+        let below = format!("{prefix}/{name}/");
+        !files.iter().any(|(path, _)| path.starts_with(&below))
+    });
+    Ok(directories)
+}
+
+/// The names of the directories directly below one.
+fn directories(dir: &OwnedFd, at: &str) -> Result<Vec<String>, AdapterError> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir).map_err(|error| read_error(at, error.into()))? {
+        let entry = entry.map_err(|error| read_error(at, error.into()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." && open_dir(dir, name.as_str()).is_ok() {
+            names.push(name);
+        }
     }
-    Ok(empty)
+    Ok(names)
 }
 
 /// One file directly below `root`, if it is there.
@@ -64,14 +75,7 @@ fn read_error(path: &str, source: io::Error) -> AdapterError {
     AdapterError::File { action: "read", path: path.into(), source }
 }
 
-/// Adds what is below a directory; `seen` is told of each directory directly below the root, and of
-/// how many files it holds.
-fn descend(
-    dir: &OwnedFd,
-    at: &str,
-    files: &mut FileSet,
-    (depth, seen): (usize, &mut dyn FnMut(&str, usize)),
-) -> Result<(), AdapterError> {
+fn descend(dir: &OwnedFd, at: &str, files: &mut FileSet, depth: usize) -> Result<(), AdapterError> {
     let refuse =
         |path: &str, cause: String| Err(AdapterError::Refused { path: path.to_owned(), cause });
     if depth > DEPTH_MAX {
@@ -89,13 +93,7 @@ fn descend(
         }
         let path = format!("{at}/{name}");
         match open_dir(dir, name) {
-            Ok(below) => {
-                let before = files.len();
-                descend(&below, &path, files, (depth + 1, seen))?;
-                if depth == 0 {
-                    seen(name, files.len() - before);
-                }
-            }
+            Ok(below) => descend(&below, &path, files, depth + 1)?,
             // Not a directory, or a link: the next step finds out which.
             Err(Errno::NOTDIR | Errno::LOOP) => {
                 if let Some(bytes) = read(dir, name, &path, files.size())? {
