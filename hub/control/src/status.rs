@@ -42,6 +42,8 @@ const SMALL: usize = 100;
 /// How often the status of a larger Work is written at most.
 const LARGE_PACE: Duration = Duration::from_millis(250);
 
+/// How long a placement is new: times of creation are to the second.
+const YOUNG: Duration = Duration::from_secs(2);
 /// How often a write is tried at once when the object changes meanwhile; then it waits its turn.
 const ATTEMPTS: usize = 5;
 
@@ -169,6 +171,12 @@ impl StatusWriter {
     pub(crate) async fn placement(self, key: ObjectKey) -> Result<Next, StatusError> {
         self.world.loaded().await;
         let said = self.reports.next(&key);
+        if let Some(said) = &said
+            && let Some(wait) = self.may_wait(&key, said)
+        {
+            self.reports.put_back(key, said.clone());
+            return Ok(Next::After(wait));
+        }
         let mut result = self.write_placement(&key, said.as_ref()).await;
         for _ in 1..ATTEMPTS {
             match &result {
@@ -182,6 +190,19 @@ impl StatusWriter {
             self.reports.put_back(key, said);
         }
         result.map(|()| Next::Change)
+    }
+
+    /// How long it may stay untold that a new placement is being applied: mostly that is over in a
+    /// moment.
+    fn may_wait(&self, key: &ObjectKey, said: &Said) -> Option<Duration> {
+        let Said::Agent(_, report) = said else { return None };
+        if !matches!(report.phase, Phase::Pending | Phase::Applying) {
+            return None;
+        }
+        let placement = self.world.placement(key).filter(|it| it.status.is_none())?;
+        let made = placement.metadata.creation_timestamp.as_ref()?.0;
+        let age = Duration::try_from(self.clock.now().duration_since(made)).unwrap_or_default();
+        YOUNG.checked_sub(age).filter(|left| !left.is_zero())
     }
 
     /// Makes one Work's status what its placements say.

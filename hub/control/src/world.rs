@@ -228,6 +228,11 @@ impl World {
         seen.chain(expected).cloned().collect()
     }
 
+    /// A placement.
+    pub(crate) fn placement(&self, key: &ObjectKey) -> Option<Arc<WorkPlacement>> {
+        self.lock().placements.get(key).cloned()
+    }
+
     /// All destinations.
     pub(crate) fn sites(&self) -> Arc<Sites> {
         self.lock().sites.clone()

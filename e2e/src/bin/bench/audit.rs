@@ -83,6 +83,14 @@ impl Calls {
         self.sum(|_, kind| kind == "events")
     }
 
+    /// How many reads the controllers and the runner made.
+    pub(crate) fn reads(&self) -> usize {
+        let own = |who: &str| is_controller(who) || who == RUNNER;
+        let reads = |verb: &str| matches!(verb, "get" | "list");
+        let counted = self.counts.iter().filter(|((who, verb, _), _)| own(who) && reads(verb));
+        counted.map(|(_, count)| count).sum()
+    }
+
     fn sum(&self, counts: impl Fn(&str, &str) -> bool) -> usize {
         let wanted = self
             .counts
@@ -92,11 +100,10 @@ impl Calls {
         wanted.sum()
     }
 
-    /// The writes for each of `requests`, one line for each writer, verb and kind.
+    /// The calls for each of `requests`, one line for each caller, verb and kind.
     pub(crate) fn table(&self, requests: usize) -> String {
         let each = |count: usize| count as f64 / requests as f64;
-        let lines = self.counts.iter().filter(|((_, verb, _), _)| is_write(verb));
-        let lines = lines.filter(|(_, count)| each(**count) >= 0.05);
+        let lines = self.counts.iter().filter(|(_, count)| each(**count) >= 0.05);
         lines
             .map(|((who, verb, kind), count)| {
                 format!("  {who:10} {verb:8} {kind:28} {:6.2}\n", each(*count))

@@ -192,6 +192,7 @@ async fn cost(figures: &mut Figures) -> anyhow::Result<()> {
     figures.add("API writes by controllers, each request", Unit::Each, each(calls.writes()), "12");
     figures.add("writes of the runner's records", Unit::Each, each(calls.records()), "");
     figures.add("Events written", Unit::Each, each(calls.events()), "");
+    figures.add("API reads by all of them", Unit::Each, each(calls.reads()), "");
     eprint!("{}", calls.table(AT_ONCE));
     if calls.lost > 0 {
         eprintln!("  (and {} that the audit log lost)", calls.lost);

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::RequestKey;
 
 /// How long: longer than a pipeline takes to end after its last output and an agent to apply it,
-/// shorter than a person takes to notice.
-const WAIT: Duration = Duration::from_millis(250);
+/// shorter than a person takes to look.
+const WAIT: Duration = Duration::from_millis(500);
 
 /// Since when news waits, of each request that has some.
 #[derive(Debug, Default)]

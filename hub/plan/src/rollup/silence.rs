@@ -14,7 +14,12 @@ pub fn heard_soon(placement: &WorkPlacement, site: Option<&Site>) -> bool {
     let meta = &placement.metadata;
     let marked = meta.labels.as_ref().is_some_and(|all| all.contains_key(labels::MISPLACED));
     let fresh = placement.status.is_none() && meta.deletion_timestamp.is_none() && !marked;
-    fresh && site.is_some_and(|site| site.state_store || site.link == Link::Connected)
+    fresh && speaks(site)
+}
+
+/// Whether what is to be on a destination is on its way: its agent is connected, or a store feeds it.
+pub(super) fn speaks(site: Option<&Site>) -> bool {
+    site.is_some_and(|site| site.state_store || site.link == Link::Connected)
 }
 
 /// The same of a new Work: all of it is placed, and something will be said soon of each placement.

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     placement::healthy_verdict,
+    silence::speaks,
     standing::{OFFLINE_AFTER, Standing, State, WORST_MAX, summary},
     work::{health_words, pinned, waiting, why_not_applied, why_unplaced},
 };
@@ -91,7 +92,7 @@ pub fn works(view: View<'_>) -> Rollup {
         placements: summary(&standings),
         health_status: health_status(&judged),
         outputs,
-        heard_soon: heard_soon(view),
+        heard_soon: heard_soon(view, &standings),
         wake_at: deadlines.filter(|deadline| *deadline > view.now).min(),
         reconciled,
     }
@@ -105,15 +106,15 @@ pub fn removal(placements: &[WorkPlacement], sites: &Sites) -> Option<Waiting> {
     Some(if first.offline.is_some() { waiting(&first) } else { Waiting::Removing { destination } })
 }
 
-fn heard_soon(view: View<'_>) -> bool {
-    let site = |it: &WorkPlacement| view.sites.get(&it.spec.target_destination_name);
-    let new = || view.placements.iter().filter(|it| it.status.is_none());
+fn heard_soon(view: View<'_>, standings: &[Standing<'_>]) -> bool {
     let unplaced: Vec<_> =
         view.works.iter().filter(|work| !unplaced(work, own(work, view)).is_empty()).collect();
+    let on_its_way = |s: &&Standing<'_>| matches!(s.state, State::Pending | State::Applying);
+    let mut undone = standings.iter().filter(on_its_way).peekable();
     // A Work of which nothing is said has not been placed yet; that it cannot be would be said.
-    (new().next().is_some() || !unplaced.is_empty())
+    (undone.peek().is_some() || !unplaced.is_empty())
         && unplaced.iter().all(|work| work.status.is_none())
-        && new().all(|it| super::heard_soon(it, site(it)))
+        && undone.all(|s| speaks(view.sites.get(s.destination())))
 }
 
 /// The worst first: nowhere to go, misplaced, failed, lost, not there yet, not yet gone.
