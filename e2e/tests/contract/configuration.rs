@@ -1,6 +1,10 @@
 //! The platform's configuration: read at start, applied without a restart, refused where it is wrong.
 
-use muster_e2e::{Executor, Hub, Kubectl, eventually, manifests::Promise, scratch};
+use muster_e2e::{
+    Executor, Hub, Kubectl, S3Server, eventually, has_part,
+    manifests::{Promise, bucket_store, fed, secret},
+    scratch,
+};
 use serde_json::Value;
 
 const BOXES: Promise<'_> = Promise {
@@ -121,6 +125,38 @@ fn the_configuration_holds_from_the_next_look_on() {
     eventually("the hub's own default", || {
         let limit = run_again(&kubectl, "a")["spec"]["backoffLimit"].clone();
         if limit == 2 { Ok(()) } else { Err(limit.to_string()) }
+    });
+}
+
+/// A bucket tells nobody that something was taken out of it; by itself the hub looks after minutes.
+#[test]
+fn the_operator_says_how_often_state_stores_are_compared() {
+    if !has_part("MUSTER_S3_SERVER") {
+        return;
+    }
+    let directory = scratch();
+    let server = S3Server::start(directory.path());
+    server.create("pail");
+    let hub = Hub::start(directory.path(), Executor::Process);
+    let kubectl = hub.kubectl();
+    let login = [("accessKeyID", S3Server::ID), ("secretAccessKey", S3Server::SECRET)];
+    kubectl.apply(
+        &(secret("pail", &login)
+            + &bucket_store("pail", &server.endpoint(), "pail", "")
+            + &fed("dev", "BucketStateStore", "pail", "")),
+    );
+    kubectl.apply(&Promise { platform: "place: dev", ..BOXES }.yaml());
+    kubectl.wait("promise/crate", "Available");
+    kubectl.apply(&BOXES.request("a", "size: small"));
+    kubectl.wait("crate/a", "Reconciled");
+    let file = "dev/resources/default/crate/a/render/5058f/size.txt";
+    assert!(server.tree("pail").contains_key(file));
+    kubectl.apply(&configured("stateStoreReconciliationInterval: 10s"));
+    has_event(&kubectl, "ConfigurationApplied");
+    server.delete("pail", file);
+    eventually("the file to be there again", || {
+        let tree = server.tree("pail");
+        if tree.contains_key(file) { Ok(()) } else { Err(format!("{:?}", tree.keys())) }
     });
 }
 
