@@ -395,7 +395,7 @@ fn promise_available() -> muster_api::conditions::Verdict {
         kind::PROMISE_AVAILABLE,
         muster_api::conditions::Truth::True,
         "PromiseAvailable",
-        "Promise is available",
+        "Promise Requirements are met",
     )
 }
 
