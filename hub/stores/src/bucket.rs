@@ -22,7 +22,7 @@ use object_store::{
     path::Path,
 };
 use sha2::Sha256;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
     Drift, Entry, StateStore, Trouble, Written,
@@ -47,6 +47,9 @@ const FEW_LISTS: usize = 4;
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long the store may take to say whether it takes files: a user should hear within half a
+/// minute that it does not answer.
+const PROBE_MAX: Duration = Duration::from_secs(15);
 /// How often a request is made again at once; then the store counts as not ready.
 const RETRIES: usize = 2;
 /// An upload of this name is begun and given up to see whether writing is allowed, as in Kratix.
@@ -240,11 +243,8 @@ impl BucketStore {
     }
 
     async fn probe(&self) -> Result<Drift, Trouble> {
-        let path = Path::from(PROBE);
-        let begun =
-            self.bucket.create_multipart(&path).await.map_err(|error| self.trouble(&error))?;
-        let ended = self.bucket.abort_multipart(&path, &begun).await;
-        ended.map_err(|error| self.trouble(&error))?;
+        let allowed = timeout(PROBE_MAX, self.try_writing()).await;
+        allowed.unwrap_or_else(|_| Err(words::silent(&self.access)))?;
         let mut state = self.state.lock().await;
         let now = self.clock.instant();
         if state.looked.is_some_and(|looked| now - looked < LOOK_EVERY) {
@@ -253,6 +253,15 @@ impl BucketStore {
         let drift = self.look(&mut state).await?;
         state.looked = Some(now);
         Ok(drift)
+    }
+
+    /// Begins to write, and gives it up.
+    async fn try_writing(&self) -> Result<(), Trouble> {
+        let path = Path::from(PROBE);
+        let begun = self.bucket.create_multipart(&path).await;
+        let begun = begun.map_err(|error| self.trouble(&error))?;
+        let ended = self.bucket.abort_multipart(&path, &begun).await;
+        ended.map_err(|error| self.trouble(&error))
     }
 
     /// Compares all objects with what is known of them.

@@ -1,6 +1,7 @@
 //! A bucket on a real S3 server: who reads while it is written finds all that a list names.
 
 use std::{
+    net::TcpListener,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -16,10 +17,10 @@ const VERSIONS: usize = 12;
 const FILES: usize = 24;
 const LIST: &str = "dev/.kratix/default-web.yaml";
 
-fn access(server: &S3Server) -> Access {
+fn access(endpoint: String) -> Access {
     Access::Bucket(BucketAccess {
         bucket: "pail".into(),
-        endpoint: server.endpoint(),
+        endpoint,
         insecure: true,
         dual_stack: false,
         auth: BucketAuth::Key { id: S3Server::ID.into(), secret: Secret::new(S3Server::SECRET) },
@@ -63,7 +64,7 @@ async fn whoever_reads_finds_all_that_the_list_names() {
     let scratch = scratch();
     let server = S3Server::start(scratch.path());
     server.create("pail");
-    let store = open(access(&server), scratch.path(), &Clock::default()).unwrap();
+    let store = open(access(server.endpoint()), scratch.path(), &Clock::default()).unwrap();
     let ended = AtomicBool::new(false);
     let looks = thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -102,4 +103,15 @@ async fn whoever_reads_finds_all_that_the_list_names() {
     assert!(!again.changed && again.requests == 0, "{again:?}");
     store.write(&[version(0, 0)]).await.unwrap();
     assert!(server.keys("pail").is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_told_as_away() {
+    // Connections are made, by the kernel, and nobody takes them.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let store = open(access(endpoint.clone()), &std::env::temp_dir(), &Clock::default()).unwrap();
+    let told = store.probe().await.unwrap_err();
+    assert_eq!(told.reason, "StoreUnreachable");
+    assert!(told.message.starts_with(&format!("{endpoint} does not answer")), "{told}");
 }

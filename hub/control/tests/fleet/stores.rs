@@ -407,6 +407,48 @@ async fn what_the_servers_rules_reject_is_told_and_the_rest_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_destinations_in_one_repository_are_written_at_once() {
+    const N: usize = 200;
+    let Some(yard) = Yard::open().await else { return };
+    let home = &yard.home;
+    yard.server.down(true);
+    home.clock.skip(PROBE);
+    yard.store_says("False", "ErrorValidatingPermissions").await;
+    for n in 0..N {
+        let metadata = json!({"name": format!("d-{n}"), "labels": {"fleet": "all"}});
+        let store = json!({"kind": "GitStateStore", "name": "hub"});
+        let spec = json!({"path": format!("clusters/d-{n}"), "stateStoreRef": store});
+        apply(home.destinations(), "Destination", &metadata, spec).await;
+    }
+    home.work("deps", None, "v1", &[("fleet", "all")]).await;
+    home.placements(N).await;
+    yard.settled().await;
+    let (pushes, revision) = (yard.server.count("push"), home.revision().await);
+    yard.server.down(false);
+    home.clock.skip(PROBE);
+    for n in 0..N {
+        yard.says(&format!("d-{n}"), "True", "TestDocumentsWritten").await;
+    }
+    let mut written = BTreeMap::new();
+    for placement in home.placements(N).await {
+        let so = |found: &WorkPlacement| is_written(found);
+        let found = home.until(home.api(), &placement.name_any(), so).await;
+        *written.entry(version(&found)).or_insert(0) += 1;
+    }
+    assert_eq!(written.into_values().collect::<Vec<_>>(), [N], "one commit");
+    assert_eq!(yard.server.count("push") - pushes, 1);
+    let tree = yard.tree();
+    let files = (0..N).map(|n| format!("clusters/d-{n}/dependencies/web/5058f/a.yaml"));
+    for file in files {
+        assert_eq!(tree[&file], b"v1", "{file}");
+    }
+    // A status and an event of each Destination, a status of each placement, and few of the Work.
+    yard.settled().await;
+    let writes = home.revision().await - revision;
+    assert!(writes < 4 * N as u64, "{writes} writes for {N} placements");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_others_set_back_or_remove_is_written_again() {
     let Some(yard) = Yard::open().await else { return };
     let home = &yard.home;

@@ -224,6 +224,12 @@ impl Home {
         panic!("not {want} placements: {last:#?}");
     }
 
+    /// How many writes the API has taken so far.
+    pub(crate) async fn revision(&self) -> u64 {
+        let list = self.destinations().list(&ListParams::default()).await.unwrap();
+        list.metadata.resource_version.unwrap().parse().unwrap()
+    }
+
     /// Waits until `so` holds.
     pub(crate) async fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
         for _ in 0..PATIENCE.as_millis() / 10 {

@@ -64,6 +64,19 @@ pub(super) fn trouble(error: &Error, access: &BucketAccess) -> Trouble {
     Trouble::batch("StateStoreError", text)
 }
 
+/// A server that says nothing.
+pub(super) fn silent(access: &BucketAccess) -> Trouble {
+    Trouble::store("StoreUnreachable", no_answer(access))
+}
+
+fn no_answer(access: &BucketAccess) -> String {
+    format!(
+        "{} does not answer: it is tried again; check the server and the way there, and \
+         spec.insecure if it speaks plain http",
+        access.endpoint
+    )
+}
+
 /// A trouble on the way to the server, or of the server itself.
 fn of_the_way(said: &str, access: &BucketAccess) -> Option<(&'static str, String)> {
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
@@ -92,11 +105,7 @@ fn of_the_way(said: &str, access: &BucketAccess) -> Option<(&'static str, String
         "504",
         "HTTP error",
     ]) {
-        let text = format!(
-            "{endpoint} does not answer: it is tried again; check the server and the way \
-                            there, and spec.insecure if it speaks plain http"
-        );
-        return Some(("StoreUnreachable", text));
+        return Some(("StoreUnreachable", no_answer(access)));
     }
     None
 }
