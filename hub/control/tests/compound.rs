@@ -1,7 +1,6 @@
 //! Promises that need others, and requests that are made of requests, against the embedded API.
 
 #[path = "offers/home.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
 mod home;
 
 use std::sync::Arc;

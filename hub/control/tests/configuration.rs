@@ -1,7 +1,6 @@
 //! The platform's configuration against the embedded API, in a time that the test moves on.
 
 #[path = "offers/home.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
 mod home;
 
 use std::{

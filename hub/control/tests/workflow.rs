@@ -1,6 +1,8 @@
 //! The workflow engine, from the API to the Jobs and back: each behaviour as one scenario. Hours pass
 //! at once.
 
+#[path = "workflow/crashes.rs"]
+mod crashes;
 #[path = "workflow/deletion.rs"]
 mod deletion;
 #[path = "offers/home.rs"]
@@ -144,6 +146,10 @@ struct Ledger(Arc<Mutex<Vec<String>>>);
 impl Ledger {
     fn enter(&self, line: String) {
         self.0.lock().unwrap().push(line);
+    }
+
+    fn forget(&self) {
+        self.0.lock().unwrap().clear();
     }
 
     fn lines(&self) -> Vec<String> {

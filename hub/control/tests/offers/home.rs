@@ -146,9 +146,10 @@ impl Home {
         Arc::new(move |name| Client::new(api.service(controller(name)), "default"))
     }
 
-    /// The API as the controller of this name is served.
-    pub(crate) fn service(&self, controller: &str) -> ApiService {
-        self.api.service(self::controller(controller))
+    /// The API as each controller is served.
+    pub(crate) fn services(&self) -> impl Fn(&str) -> ApiService + Send + Sync + use<> {
+        let api = self.api.clone();
+        move |name| api.service(controller(name))
     }
 
     /// Sets a label, or takes it away.
