@@ -133,7 +133,8 @@ impl<'a> Made<'a> {
 fn permission_names(id: &str, permission: &Permission, runs_in: &str) -> (String, String) {
     let rule = serde_json::to_value(&permission.rule).unwrap_or_default().to_string();
     let asked = permission.resource_namespace.as_deref().unwrap_or_default();
-    let named = |stem: &str| names::bounded(stem, &[&rule, asked, runs_in]);
+    // The id is cut where the name would be too long.
+    let named = |stem: &str| names::bounded(stem, &[id, &rule, asked, runs_in]);
     let bound = named(&format!("{id}-{runs_in}"));
     match asked {
         "*" => (named(&format!("{id}-{}", ALL_NAMESPACES.replace('_', "-"))), bound),
