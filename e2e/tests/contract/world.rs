@@ -46,6 +46,7 @@ const PIPELINE: &str = r#"
               echo "env: plural=$KRATIX_CRD_PLURAL cluster=$KRATIX_CLUSTER_SCOPED dry=${KRATIX_DRY_RUN-unset}"
               echo "own: $PLAIN $MODE $PASSWORD $POD_NAMESPACE $ALL_mode $expanded"
               echo "file: $(cat /settings/dir/mode.txt) $(cat /keys/password) $(cat /all/mode) $(cat /all/password) $(cat /all/name)"
+              echo "part: $(cat /app/mode.txt)"
               echo "label: $(grep team /about/labels)"
               test -s /all/token && echo "token: $(cut -d. -f2 < /all/token | tr '_-' '/+' | base64 -d 2>/dev/null | grep -o '"vault"')"
               (echo x > /kratix/input/x) 2>/dev/null || echo "input: read-only"
@@ -64,6 +65,7 @@ const PIPELINE: &str = r#"
             volumeMounts:
             - {name: scratch, mountPath: /scratch}
             - {name: settings, mountPath: /settings}
+            - {name: settings, mountPath: /app/mode.txt, subPath: dir/mode.txt}
             - {name: keys, mountPath: /keys}
             - {name: about, mountPath: /about}
             - {name: all, mountPath: /all}
@@ -133,6 +135,7 @@ fn a_pipeline_finds_what_its_author_was_promised() {
         "env: plural=goods cluster=false dry=unset",
         "own: plain quick hunter2 default quick plain-quick",
         "file: quick hunter2 quick hunter2 default",
+        "part: quick",
         "label: team=\"blue\"",
         "token: \"vault\"",
         "input: read-only",

@@ -1,6 +1,10 @@
 //! From a container of a Pod object to what an executor is asked to run.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::core::v1::{Container, Pod},
@@ -82,8 +86,9 @@ fn mounts(
         let source = volumes
             .get(&mount.name)
             .ok_or_else(|| ReferenceError::Absent { kind: "volume", name: mount.name.clone() })?;
+        let part = mount.sub_path.as_deref().unwrap_or_default();
         mounts.push(Mount {
-            source: source.clone(),
+            source: within(source, part, &mount.name)?,
             target: mount.mount_path.clone(),
             read_only: mount.read_only == Some(true) || !writable(&mount.name),
         });
@@ -91,6 +96,25 @@ fn mounts(
     // Outer before inner, or the outer one would hide the inner.
     mounts.sort_by_key(|mount| mount.target.split('/').count());
     Ok(mounts)
+}
+
+/// A part of a volume that the runner made, or all of it.
+fn within(volume: &Path, part: &str, name: &str) -> Result<PathBuf, ReferenceError> {
+    if part.is_empty() {
+        return Ok(volume.to_owned());
+    }
+    let path = Path::new(part);
+    if !path.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(ReferenceError::Path { name: name.to_owned(), path: part.to_owned() });
+    }
+    let whole = volume.join(path);
+    match whole.exists() {
+        true => Ok(whole),
+        false => {
+            let name = format!("{part} of volume {name}");
+            Err(ReferenceError::Absent { kind: "file", name })
+        }
+    }
 }
 
 fn limits(container: &Container) -> Limits {

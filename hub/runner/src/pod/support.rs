@@ -66,7 +66,8 @@ const SECURITY_FIELDS: [&str; 8] = [
     "runAsUser",
     "seccompProfile",
 ];
-const MOUNT_FIELDS: [&str; 3] = ["mountPath", "name", "readOnly"];
+// Of what containers write no part is mounted: one of them could have put a link there, out of the pod.
+const MOUNT_FIELDS: [&str; 4] = ["mountPath", "name", "readOnly", "subPath"];
 const VOLUME_FIELDS: [&str; 6] =
     ["configMap", "downwardAPI", "emptyDir", "name", "projected", "secret"];
 const PROJECTIONS: [&str; 4] = ["configMap", "downwardAPI", "secret", "serviceAccountToken"];
@@ -132,6 +133,21 @@ fn unsupported_pod(spec: &PodSpec) -> Option<String> {
         .or_else(|| each(&spec, "initContainers", unsupported_container))
         .or_else(|| each(&spec, "containers", unsupported_container))
         .or_else(|| each(&spec, "volumes", unsupported_volume))
+        .or_else(|| ["initContainers", "containers"].into_iter().find_map(|list| part(&spec, list)))
+}
+
+/// The first mount of a part of a volume that containers write, or of none.
+fn part(spec: &Value, list: &str) -> Option<String> {
+    let written = |name: &Value| {
+        let mut volumes = spec["volumes"].as_array().into_iter().flatten();
+        volumes.find(|volume| volume["name"] == *name).is_none_or(|it| it.get("emptyDir").is_some())
+    };
+    each(spec, list, |container| {
+        each(container, "volumeMounts", |mount| {
+            let whole = mount["subPath"].as_str().unwrap_or_default().is_empty();
+            (!whole && written(&mount["name"])).then(|| "subPath".to_owned())
+        })
+    })
 }
 
 fn unsupported_container(container: &Value) -> Option<String> {
