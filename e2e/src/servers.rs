@@ -207,6 +207,27 @@ impl S3Server {
 
     /// Starts it below `directory`.
     pub fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    /// Starts it with TLS; the PEM of its authority.
+    pub fn start_secure(directory: &Path) -> (Self, Vec<u8>) {
+        // An authority, and the server's certificate.
+        let script = "set -e; new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+            openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=tests -days 2
+            openssl req $new -keyout s3.key -out s3.csr -subj /CN=s3
+            echo subjectAltName=IP:127.0.0.1 > s3.ext
+            openssl x509 -req -in s3.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out s3.pem \
+              -days 2 -extfile s3.ext";
+        let made = Command::new("sh").args(["-c", script]).current_dir(directory).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let at = |name: &str| directory.join(name).display().to_string();
+        let server =
+            Self::start_with(directory, &["--cert", &at("s3.pem"), "--key", &at("s3.key")]);
+        (server, fs::read(at("ca.pem")).unwrap())
+    }
+
+    fn start_with(directory: &Path, flags: &[&str]) -> Self {
         let (root, versions) = (directory.join("s3"), directory.join("s3-versions"));
         for folder in [&root, &versions] {
             fs::create_dir_all(folder).unwrap();
@@ -217,7 +238,9 @@ impl S3Server {
         command
             .env("ROOT_ACCESS_KEY", Self::ID)
             .env("ROOT_SECRET_KEY", Self::SECRET)
-            .args(["--port", &format!("127.0.0.1:{port}"), "posix", "--versioning-dir"])
+            .args(["--port", &format!("127.0.0.1:{port}")])
+            .args(flags)
+            .args(["posix", "--versioning-dir"])
             .args([&versions, &root])
             .stdout(Stdio::null());
         let process = Process::start(&mut command, &directory.join("s3.log"));

@@ -9,7 +9,9 @@ use std::{
 use bytes::Bytes;
 use muster_daemon::Clock;
 use muster_e2e::{S3Server, has_part, scratch};
-use muster_stores::{Access, BucketAccess, BucketAuth, Change, Entry, Files, Secret, open};
+use muster_stores::{
+    Access, BucketAccess, BucketAuth, Change, Entry, Files, Secret, StateStore, open,
+};
 
 /// How often the placement changes.
 const VERSIONS: usize = 12;
@@ -17,8 +19,8 @@ const VERSIONS: usize = 12;
 const FILES: usize = 24;
 const LIST: &str = "dev/.kratix/default-web.yaml";
 
-fn access(endpoint: String) -> Access {
-    Access::Bucket(BucketAccess {
+fn access(endpoint: String) -> BucketAccess {
+    BucketAccess {
         bucket: "pail".into(),
         endpoint,
         insecure: true,
@@ -26,7 +28,11 @@ fn access(endpoint: String) -> Access {
         auth: BucketAuth::Key { id: S3Server::ID.into(), secret: Secret::new(S3Server::SECRET) },
         authorities: None,
         secret: "default/pail".into(),
-    })
+    }
+}
+
+fn opened(access: BucketAccess) -> Box<dyn StateStore> {
+    open(Access::Bucket(access), &std::env::temp_dir(), &Clock::default()).unwrap()
 }
 
 fn version(n: usize, files: usize) -> Entry {
@@ -64,7 +70,7 @@ async fn whoever_reads_finds_all_that_the_list_names() {
     let scratch = scratch();
     let server = S3Server::start(scratch.path());
     server.create("pail");
-    let store = open(access(server.endpoint()), scratch.path(), &Clock::default()).unwrap();
+    let store = opened(access(server.endpoint()));
     let ended = AtomicBool::new(false);
     let looks = thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -110,8 +116,32 @@ async fn a_server_that_says_nothing_is_told_as_away() {
     // Connections are made, by the kernel, and nobody takes them.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = listener.local_addr().unwrap().to_string();
-    let store = open(access(endpoint.clone()), &std::env::temp_dir(), &Clock::default()).unwrap();
+    let store = opened(access(endpoint.clone()));
     let told = store.probe().await.unwrap_err();
     assert_eq!(told.reason, "StoreUnreachable");
     assert!(told.message.starts_with(&format!("{endpoint} does not answer")), "{told}");
+}
+
+#[tokio::test]
+async fn a_certificate_counts_only_if_its_authority_is_trusted() {
+    if !has_part("MUSTER_S3_SERVER") {
+        return;
+    }
+    let (scratch, elsewhere) = (scratch(), scratch());
+    let (server, authority) = S3Server::start_secure(scratch.path());
+    let (_, other) = S3Server::start_secure(elsewhere.path());
+    server.create("pail");
+    let with = |authorities: Option<&Vec<u8>>| {
+        let authorities = authorities.cloned();
+        opened(BucketAccess { insecure: false, authorities, ..access(server.endpoint()) })
+    };
+    for wrong in [None, Some(&other)] {
+        let told = with(wrong).probe().await.unwrap_err();
+        assert_eq!(told.reason, "CertificateNotTrusted", "{told}");
+        assert!(told.message.contains("caFile of Secret default/pail"), "{told}");
+    }
+    let store = with(Some(&authority));
+    store.probe().await.unwrap();
+    assert!(store.write(&[version(0, 1)]).await.unwrap().changed);
+    assert_eq!(server.tree("pail").len(), 2);
 }
