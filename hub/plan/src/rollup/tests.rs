@@ -1,7 +1,10 @@
 //! What reports come to, level by level.
 
 use jiff::{SignedDuration, Timestamp};
-use muster_api::{Work, WorkPlacement, WorkSpec, WorkloadGroup, conditions::Truth};
+use muster_api::{
+    Work, WorkPlacement, WorkSpec, WorkStatus, WorkloadGroup,
+    conditions::{self, Truth, kind},
+};
 use muster_core::{Digest, Health, Phase, PlacementKey, PlacementReport, Revision};
 
 use super::{OFFLINE_AFTER, Owner, Rollup, View, placement, works};
@@ -176,4 +179,22 @@ fn outputs_without_room_are_named() {
         told.starts_with("Reconciled; ") && told.contains("without output kubeconfig"),
         "{told}"
     );
+}
+
+#[test]
+fn a_work_that_is_removed_keeps_what_was_said_of_its_scheduling() {
+    let sites = sites(Link::Connected);
+    let mut work = work();
+    let one = heard(&work, b"v1", Phase::Applied, Health::Healthy);
+    let before = super::work(&work, &[&one], &sites, None, NOW).unwrap();
+    work.status = Some(before.clone());
+    work.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
+    let after = super::work(&work, &[], &sites, None, NOW).unwrap();
+    for kind in [kind::SCHEDULE_SUCCEEDED, kind::READY] {
+        let said = |status: &WorkStatus| conditions::find(&status.conditions, kind).cloned();
+        assert_eq!(said(&after), said(&before), "{kind}");
+    }
+    assert_eq!(after.work_placements_created, 1);
+    assert_eq!(super::work_events(&work, &after), []);
 }

@@ -1,4 +1,4 @@
-//! Requirements: which state, and who is told of them.
+//! Requirements: which state, and who is told of them; and what is said twice.
 
 use muster_api::{PromiseSpec, PromiseStatus, labels};
 
@@ -68,4 +68,15 @@ fn a_promise_names_those_that_require_it_and_they_see_that_it_does() {
     let before = vec![state("water"), state("milk")];
     tea.status = Some(PromiseStatus { required_promises: before, ..PromiseStatus::default() });
     assert_eq!(to_tell(&tea, &[water]), ["water", "milk"], "a new version is told, too");
+}
+
+#[test]
+fn what_kratix_says_in_two_places_is_said_in_both_and_taken_back_in_both() {
+    let told = repeated(serde_json::json!({
+        "kind": "Tea", "status": "Available", "message": "hot",
+        "kratix": { "version": "v1", "workflows": {} },
+    }));
+    let both = serde_json::json!({ "kind": "Tea", "status": "Available", "workflows": {} });
+    assert_eq!(told["kratix"], both);
+    assert_eq!(told["message"], "hot");
 }
