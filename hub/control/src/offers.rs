@@ -107,6 +107,7 @@ impl Offers {
             wake.on_definitions(),
             shutdown.run_until_cancelled(jobs.follow(promise_client, wakes)),
             kinds.wake_all_on(options.changes(), shutdown.clone()),
+            kinds.wake_on_intervals(),
         );
         kinds.ended().await;
     }

@@ -13,7 +13,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
-    core::DynamicObject,
+    core::{DynamicObject, Status},
 };
 use muster_api::{
     Pipeline,
@@ -230,6 +230,7 @@ impl Workflow {
         (index, attempt): (usize, i64),
     ) -> Result<(), Failed> {
         let Wanted { subject, action, pipelines, selectors, .. } = *wanted;
+        self.see_whether_current(wanted).await?;
         if is_marked(&wanted.object.metadata, labels::WORKFLOW_SUSPENDED) {
             self.release(wanted).await?;
         }
@@ -342,14 +343,29 @@ impl Workflow {
         }
     }
 
+    /// A Job that is seen to have ended may have told the object more than the copy says that all
+    /// was decided from, such as that it waits: nothing begins by an older copy.
+    async fn see_whether_current(&self, wanted: &Wanted<'_>) -> Result<(), Failed> {
+        let name = &wanted.subject.name;
+        let failed = || Failed::to(format!("begin a pipeline of {name}"));
+        let live = self.object_api(wanted).get_opt(name).await.map_err(failed())?;
+        let version = live.and_then(|live| live.metadata.resource_version);
+        if version == wanted.object.metadata.resource_version {
+            return Ok(());
+        }
+        let changed = Status::failure("it was changed meanwhile", "Conflict").with_code(409);
+        Err(failed()(kube::Error::Api(changed.boxed())))
+    }
+
+    fn object_api(&self, wanted: &Wanted<'_>) -> Api<DynamicObject> {
+        let Subject { kind, plural, namespace, .. } = wanted.subject;
+        let api_version = wanted.subject.api_version();
+        let kind = (kind.as_str(), plural.as_str());
+        objects::dynamic_plural(&self.client, &api_version, kind, namespace.as_deref())
+    }
+
     async fn release(&self, wanted: &Wanted<'_>) -> Result<(), Failed> {
-        let Subject { kind, name, namespace, .. } = wanted.subject;
-        let api = objects::dynamic(
-            &self.client,
-            &wanted.subject.api_version(),
-            kind,
-            namespace.as_deref(),
-        );
+        let (api, name) = (self.object_api(wanted), &wanted.subject.name);
         let patch = json!({ "metadata": { "labels": { labels::WORKFLOW_SUSPENDED: null } } });
         let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
         patched.map(drop).map_err(Failed::to(format!("resume {name}")))

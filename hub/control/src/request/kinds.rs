@@ -12,7 +12,8 @@ use kube::{
     core::{DynamicObject, PartialObjectMeta},
     runtime::{WatchStreamExt, watcher},
 };
-use muster_plan::{options::Options, promise::RequestApi};
+use muster_api::{PromiseRevision, labels};
+use muster_plan::{options::Options, promise::RequestApi, workflow::rerun};
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -117,6 +118,34 @@ impl Kinds {
             for name in self.names() {
                 self.wake(&name);
                 self.promises.look_at(name).await;
+            }
+        }
+    }
+
+    /// Looks again at the requests of a Promise after each change of an interval that is written on
+    /// one of its revisions, until the end: they would wait for the one before.
+    pub(crate) async fn wake_on_intervals(&self) {
+        let revisions: Api<PartialObjectMeta<PromiseRevision>> = Api::all(self.client.clone());
+        let config = watcher::Config::default().labels(labels::PROMISE_NAME);
+        let events = watcher(revisions, config).default_backoff();
+        let mut events = Box::pin(events.take_until(self.shutdown.cancelled()));
+        let mut known = BTreeMap::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(watcher::Event::Apply(revision) | watcher::Event::InitApply(revision)) => {
+                    let interval = rerun::annotated(&revision.metadata).map(str::to_owned);
+                    let before = known.insert(revision.name_any(), interval.clone());
+                    let promise = revision.labels().get(labels::PROMISE_NAME);
+                    if let Some(promise) = promise.filter(|_| before.flatten() != interval) {
+                        self.wake(promise);
+                    }
+                }
+                Ok(watcher::Event::Delete(revision)) => drop(known.remove(&revision.name_any())),
+                Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+                Err(error) => {
+                    let error = crate::queue::chain(&error);
+                    tracing::warn!(error, "the watch of revisions begins again");
+                }
             }
         }
     }

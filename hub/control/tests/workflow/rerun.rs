@@ -135,6 +135,27 @@ async fn an_annotation_on_the_promise_goes_before_its_field_and_holds_for_its_re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interval_that_is_shortened_holds_from_then_on() {
+    let (home, mut offer) = offered(renders(), &[pipeline("main")], |_| {}).await;
+    completed(&home, "1").await;
+    // On the Promise, for all its requests.
+    annotated(&mut offer, Some("1h"));
+    home.apply(&offer).await.unwrap();
+    let revisions = home.kind("platform.kratix.io/v1alpha1", "PromiseRevision", None);
+    let (name, key) = ("cache-5a7f3", "kratix.io/reconciliation-interval");
+    home.until(&revisions, name, |r| r["metadata"]["annotations"][key] == "1h").await;
+    home.clock.skip(HOUR);
+    ran(&home, 2).await;
+    home.until(&requests(&home), "a", |r| is(r, COMPLETED, "True")).await;
+    // On the revision, for those that follow it.
+    let patch = json!({ "metadata": { "annotations": { key: "5m" } } });
+    let patch = kube::api::Patch::Merge(patch);
+    revisions.patch(name, &Default::default(), &patch).await.unwrap();
+    home.clock.skip(HOUR / 12);
+    ran(&home, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_failed_runs_again_once_in_each_interval() {
     let mended = Switch::default();
     let good = mended.clone();

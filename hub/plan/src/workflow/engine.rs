@@ -345,7 +345,9 @@ fn start(
 ) -> (Option<Step>, PipelineStatus) {
     if let Some(job) = seen.jobs.iter().find(|job| job.state == JobState::Running) {
         let is_refused = seen.recorded.iter().any(|entry| has_failed(entry, job));
-        return (Some(Step::Await { job: job.name.clone(), is_refused }), pending(entry, seen));
+        // One that is to go on in this run keeps what it has said.
+        let entry = if entry.hash.is_some() { entry } else { pending(entry, seen) };
+        return (Some(Step::Await { job: job.name.clone(), is_refused }), entry);
     }
     entry.hash = Some(seen.run.hash.clone());
     entry.tries = Some(attempt);

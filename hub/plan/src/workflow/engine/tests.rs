@@ -148,6 +148,16 @@ fn a_resumed_pipeline_runs_once_though_status_still_says_that_it_waits() {
 }
 
 #[test]
+fn a_pipeline_that_is_to_go_on_and_must_wait_for_a_job_forgets_nothing() {
+    let jobs = [job("first", "h", JobState::Succeeded), job("second", "old", JobState::Running)];
+    let waits = decide(&jobs, &[suspended(1)], false);
+    assert!(matches!(waits.step, Step::Await { .. }), "{:?}", waits.step);
+    let ended = [job("first", "h", JobState::Succeeded), job("second", "old", JobState::Succeeded)];
+    let next = decide(&ended, &waits.pipelines, false);
+    assert_eq!(next.step, Step::Start { index: 0, attempt: 2 });
+}
+
+#[test]
 fn attempts_are_kept_while_it_is_tried_again_and_gone_when_it_has_succeeded() {
     let entry = PipelineStatus {
         attempts: Some(3),
