@@ -4,6 +4,7 @@
 
 mod binding;
 mod kinds;
+mod offered;
 mod pace;
 mod removal;
 
@@ -37,11 +38,12 @@ use crate::{
     world::World,
 };
 pub(crate) use kinds::{Kinds, RequestKey};
+use offered::Offered;
 use pace::Pace;
 
 /// How many requests are reconciled at once: enough to hide the API's latency, few enough that one
 /// Promise's burst does not keep the others' turn away for long.
-pub(crate) const AT_ONCE: usize = 16;
+pub(crate) const AT_ONCE: usize = 8;
 /// The finalizers of a request: Kratix's four.
 const FINALIZERS: [&str; 4] = [
     labels::finalizer::WORK_CLEANUP,
@@ -57,6 +59,7 @@ pub(crate) struct Requests {
     workflow: Workflow,
     world: Arc<World>,
     kinds: Kinds,
+    offered: Offered,
     pace: Pace,
     options: Chosen,
     clock: Clock,
@@ -84,7 +87,8 @@ impl Requests {
     ) -> Self {
         let events = Events::new(client.clone(), "ResourceRequestController");
         let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
-        Self { client, events, workflow, world, kinds, pace: Pace::default(), options, clock }
+        let (offered, pace) = (Offered::new(client.clone()), Pace::default());
+        Self { client, events, workflow, world, kinds, offered, pace, options, clock }
     }
 
     /// Looks at one request and does what is to be done now.
@@ -174,14 +178,8 @@ impl Requests {
     /// Reads the request, its Promise, and what the Promise offers; `None` when there is nothing to
     /// do for it.
     async fn case(&self, key: &RequestKey) -> Result<Option<Case>, Failed> {
-        let promises: Api<Promise> = Api::all(self.client.clone());
-        let promise = promises.get_opt(&key.promise).await;
-        let promise = promise.map_err(Failed::to(format!("read Promise {}", key.promise)))?;
-        let Some(promise) = promise else { return Ok(None) };
-        let generation = promise.metadata.generation.unwrap_or_default();
-        let Ok(offer) = Offer::read(&key.promise, generation, &promise.spec) else {
-            return Ok(None);
-        };
+        let Some(known) = self.offered.now(&key.promise).await? else { return Ok(None) };
+        let (promise, offer) = (known.0.clone(), known.1.clone());
         let Some(api) = offer.api.clone() else { return Ok(None) };
         let requests = objects::dynamic_plural(
             &self.client,
