@@ -178,6 +178,7 @@ impl Jobs {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "both are large, and each is looked at once")]
 enum Seen {
     Job(Event<Job>),
     Pod(Event<Pod>),

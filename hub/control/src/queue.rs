@@ -61,6 +61,9 @@ pub(crate) trait Key: Clone + Eq + Hash + Debug + Send + 'static {
 impl Key for String {}
 impl Key for ObjectKey {}
 
+/// A reconcile that runs: of what, since when, and what it comes to.
+type Running<K, E> = BoxFuture<'static, (K, Instant, Result<Next, E>)>;
+
 /// Where triggers are put.
 #[derive(Debug)]
 pub(crate) struct Triggers<K>(mpsc::Sender<K>);
@@ -107,8 +110,7 @@ impl<K: Key> Queue<K> {
         E: std::error::Error + Send + 'static,
     {
         let mut state = Turns::<K>::default();
-        let mut running: FuturesUnordered<BoxFuture<'static, (K, Instant, Result<Next, E>)>> =
-            FuturesUnordered::new();
+        let mut running = FuturesUnordered::<Running<K, E>>::new();
         loop {
             while running.len() < at_once && !shutdown.is_cancelled() {
                 let Some(key) = state.start() else { break };
