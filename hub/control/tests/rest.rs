@@ -2,7 +2,6 @@
 //! look at all of it, and leave it alone.
 
 #[path = "offers/home.rs"]
-#[allow(dead_code, reason = "other tests use the rest of it")]
 mod home;
 
 use std::{
