@@ -80,7 +80,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use admission::{AdmissionRequest, Admit, Operation};
+pub use admission::{AdmissionRequest, Admit, HeldTo, Named, Operation};
 pub use audit::AuditConfig;
 pub use backup::{BackupError, BackupPlan, BackupSummary, check, restore};
 pub use body::{Body, BoxError};

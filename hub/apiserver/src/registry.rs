@@ -21,6 +21,7 @@ pub(crate) use published::Published;
 pub(crate) const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// One kind in one version, as it is served.
+#[derive(Clone)]
 pub(crate) struct Resource {
     pub group: String,
     pub version: String,
@@ -64,6 +65,8 @@ pub(crate) struct Definition {
     pub since: u64,
     /// The schema as it was given, for publishing.
     pub published: Arc<Value>,
+    /// The definition's, for the rules.
+    pub annotations: Arc<BTreeMap<String, String>>,
 }
 
 /// Where a custom kind keeps what `/scale` shows.

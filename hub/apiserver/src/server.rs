@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::Admit,
+    admission::{Admit, Compiled},
     audit::Audit,
     backup,
     logs::PodLogs,
@@ -40,6 +40,8 @@ pub(crate) struct Inner {
     /// Held while the registry is made anew, so that an older set of kinds never replaces a newer.
     rebuilding: Mutex<()>,
     admission: ArcSwap<Vec<Arc<dyn Admit>>>,
+    /// Schemas other than the definitions'.
+    pub compiled: Compiled,
     mounts: ArcSwap<BTreeMap<String, Arc<dyn Mounted>>>,
 }
 
@@ -65,6 +67,7 @@ impl Inner {
             registry: ArcSwap::from_pointee(Registry::builtin()),
             rebuilding: Mutex::default(),
             admission: ArcSwap::default(),
+            compiled: Compiled::default(),
             mounts: ArcSwap::default(),
         };
         server.rebuild_registry();
@@ -93,6 +96,15 @@ impl Inner {
 
     pub(crate) fn add_admission(&self, rules: Arc<dyn Admit>) {
         self.admission.rcu(|all| all.iter().cloned().chain([rules.clone()]).collect::<Vec<_>>());
+    }
+
+    /// The rules that say to which schema objects of a definition with these annotations are held.
+    pub(crate) fn rules_on_schemas(
+        &self,
+        annotations: &BTreeMap<String, String>,
+    ) -> Option<Arc<dyn Admit>> {
+        let all = self.admission.load();
+        all.iter().find(|rules| rules.governs(annotations)).cloned()
     }
 
     /// The admission rules that want to be asked about a kind.

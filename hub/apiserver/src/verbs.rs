@@ -5,6 +5,7 @@ mod collection;
 mod create;
 mod delete;
 mod form;
+mod held;
 mod meta;
 pub(crate) mod page;
 mod patch;
@@ -140,20 +141,31 @@ pub(crate) async fn answer(
     let Some(part) = Part::of(resource, subresource) else {
         return special(call, verb, subresource, body).await;
     };
+    if let Some(resource) = held::resource(call, verb, &body).await? {
+        return answer_part(&Call { resource, ..*call }, part, verb, &body).await;
+    }
+    answer_part(call, part, verb, &body).await
+}
+
+async fn answer_part(
+    call: &Call<'_>,
+    part: Part,
+    verb: Verb,
+    body: &[u8],
+) -> Result<Response<Body>, Status> {
+    let resource = &call.resource;
     let mut response = match verb {
         Verb::Get => read::get(call),
         Verb::List if part == Part::Main => read::list(call),
         Verb::Watch if part == Part::Main => watch::watch(call),
         Verb::Create if part == Part::Main && call.target.name.is_none() => {
-            create::create(call, &body).await.map(|written| finish(call, written))
+            create::create(call, body).await.map(|written| finish(call, written))
         }
-        Verb::Update => {
-            change::update(call, part, &body).await.map(|written| finish(call, written))
-        }
-        Verb::Patch => patch::patch(call, part, &body).await.map(|written| finish(call, written)),
-        Verb::Delete if part == Part::Main => delete::delete(call, &body).await,
+        Verb::Update => change::update(call, part, body).await.map(|written| finish(call, written)),
+        Verb::Patch => patch::patch(call, part, body).await.map(|written| finish(call, written)),
+        Verb::Delete if part == Part::Main => delete::delete(call, body).await,
         Verb::DeleteCollection if part == Part::Main && resource.deletes_many() => {
-            collection::delete_collection(call, &body).await
+            collection::delete_collection(call, body).await
         }
         _ => Err(unsupported(call)),
     }?;

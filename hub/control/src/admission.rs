@@ -3,6 +3,8 @@
 //! The rules are `plan/admit`'s. What only the API can say (does it take the CRD, the Jobs?) is
 //! asked of it by dry run.
 
+mod versions;
+
 use std::sync::Arc;
 
 use k8s_openapi::{
@@ -41,6 +43,8 @@ use crate::{
     places::Claims,
     queue::chain,
 };
+
+pub use versions::{RequestSchema, RequestView};
 
 /// The group of those who may do everything.
 const MASTERS: &str = "system:masters";
@@ -146,9 +150,11 @@ impl Admission {
             ("ConfigMap", "CREATE" | "UPDATE", Some(object), _) if is_configuration(object) => {
                 self.configuration(object).await
             }
+            ("PromiseRevision", "UPDATE", Some(object), Some(old)) => {
+                self.revision_change(view.user, (object, old)).await.map(|()| Vec::new())
+            }
             ("PromiseRevision", "DELETE", _, Some(old)) => {
-                let revision: PromiseRevision = read(old)?;
-                admit::revision_deletion(&revision, view.user).map(|()| Vec::new())
+                self.revision_deletion(view.user, old).await.map(|()| Vec::new())
             }
             _ => Ok(Vec::new()),
         }
@@ -195,7 +201,7 @@ impl Admission {
         let mut states = Vec::new();
         for required in &promise.spec.required_promises {
             let found = promises.get_opt(&required.name).await.map_err(unavailable)?;
-            let revision = promise::revision_name(&required.name, &required.version);
+            let revision = promise::revision::name(&required.name, &required.version);
             let revision = revisions.get_opt(&revision).await.map_err(unavailable)?;
             states.push(status::requirement(required, found.as_ref(), revision.is_some()));
         }

@@ -42,7 +42,7 @@ use options::Chosen;
 use pods::Pods;
 use tokio_util::sync::CancellationToken;
 
-pub use admission::{Admission, AdmissionView};
+pub use admission::{Admission, AdmissionView, RequestSchema, RequestView};
 pub use assign::{EpochError, raise_after_restore};
 pub use manifests::{account_name, manifests};
 pub use results::{RESULT_BODY_MAX, ResultCall, Results};

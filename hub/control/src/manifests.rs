@@ -146,6 +146,7 @@ fn promise_rules() -> Value {
         ],
         &ALL,
     ));
+    rules.push(rule(&["platform.kratix.io"], &["resourcebindings"], &READ));
     rules.push(rule(&["apiextensions.k8s.io"], &["customresourcedefinitions"], &ALL));
     rules.push(rule(&["fleet.muster.dev"], &["contents"], &ALL));
     json!(rules)
@@ -185,6 +186,7 @@ fn admission_rules() -> Value {
             ],
             &READ
         ),
+        rule(&["platform.kratix.io"], &["promiserevisions", "resourcebindings"], &READ),
         rule(&["fleet.muster.dev"], &["agents"], &READ),
     ])
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, ResourceExt, core::PartialObjectMeta};
-use muster_api::{Promise, labels};
+use muster_api::{Promise, PromiseRevision, labels};
 use muster_daemon::Clock;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use crate::{
     owner::Wakes,
     promise::{self, Promises},
     queue::{Next, Queue, Triggers, queue},
-    request::{self, Kinds, RequestKey, Requests},
+    request::{self, Bindings, Kinds, RequestKey, Requests},
     world::World,
 };
 
@@ -89,10 +89,12 @@ impl Offers {
             options.clone(),
             clock.clone(),
         ));
+        let bindings = Arc::new(Bindings::default());
+        let (bindings_client, bound_requests) = (request_client.clone(), wakes.requests.clone());
         let asked = Arc::new(Requests::new(
             request_client,
             seen.clone(),
-            kinds.clone(),
+            (kinds.clone(), bindings.clone()),
             options.clone(),
             clock,
         ));
@@ -105,6 +107,8 @@ impl Offers {
             requests.run(request::AT_ONCE, reconcile_request, shutdown.clone()),
             wake.on_promises(),
             wake.on_definitions(),
+            wake.on_revisions(),
+            bindings.follow(bindings_client, bound_requests, shutdown.clone()),
             shutdown.run_until_cancelled(jobs.follow(promise_client, wakes)),
             kinds.wake_all_on(options.changes(), shutdown.clone()),
             kinds.wake_on_intervals(),
@@ -158,6 +162,16 @@ impl Wake {
     async fn on_definitions(&self) {
         let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(self.client.clone());
         let promise = |object: &PartialObjectMeta<CustomResourceDefinition>| {
+            object.labels().get(labels::PROMISE_NAME).cloned()
+        };
+        let (triggers, shutdown) = (self.promises.clone(), self.shutdown.clone());
+        follow(api, Some(labels::PROMISE_NAME), triggers, promise, shutdown).await;
+    }
+
+    /// A revision that goes waits for its Promise's controller.
+    async fn on_revisions(&self) {
+        let api: Api<PartialObjectMeta<PromiseRevision>> = Api::all(self.client.clone());
+        let promise = |object: &PartialObjectMeta<PromiseRevision>| {
             object.labels().get(labels::PROMISE_NAME).cloned()
         };
         let (triggers, shutdown) = (self.promises.clone(), self.shutdown.clone());

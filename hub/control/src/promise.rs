@@ -3,6 +3,7 @@
 mod installed;
 mod removal;
 mod requirements;
+mod revisions;
 
 use std::sync::Arc;
 
@@ -98,6 +99,7 @@ impl Promises {
     pub(crate) async fn reconcile(self: Arc<Self>, name: String) -> Result<Next, PromiseError> {
         let Some(case) = self.case(&name).await? else {
             self.kinds.forget(&name);
+            self.release_revisions(&name).await?;
             return Ok(Next::Change);
         };
         if is_leaving(&case.promise.metadata) {
@@ -108,10 +110,10 @@ impl Promises {
             return Ok(Next::Change);
         }
         let case = self.prepare(case).await?;
-        self.install_revision(&case).await?;
+        let revisions = self.install_revisions(&case).await?;
         let mut draft = case.draft();
         let fulfilled = self.judge_requirements(&case, &mut draft).await?;
-        let established = self.install_api(&case, &mut draft).await?;
+        let established = self.install_api(&case, &revisions, &mut draft).await?;
         self.install_dependencies(&case).await.map_err(PromiseError::Dependencies)?;
 
         let options = self.options.now();

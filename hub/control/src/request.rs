@@ -3,6 +3,7 @@
 //! One reconcile goes as far as it can and waits for nothing: Jobs, Works and placements wake it.
 
 mod binding;
+mod bindings;
 mod kinds;
 mod offered;
 mod pace;
@@ -13,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, core::DynamicObject};
 use muster_api::{
-    Promise, PromiseRevision, ResourceBinding, Work, WorkPlacement,
+    Promise, Work, WorkPlacement,
     conditions::{Truth, kind},
     labels,
 };
@@ -37,6 +38,8 @@ use crate::{
     workflow::{self, Wanted, Workflow},
     world::World,
 };
+use binding::Bound;
+pub(crate) use bindings::Bindings;
 pub(crate) use kinds::{Kinds, RequestKey};
 use offered::Offered;
 use pace::Pace;
@@ -59,6 +62,7 @@ pub(crate) struct Requests {
     workflow: Workflow,
     world: Arc<World>,
     kinds: Kinds,
+    bindings: Arc<Bindings>,
     offered: Offered,
     pace: Pace,
     options: Chosen,
@@ -81,20 +85,21 @@ impl Requests {
     pub(crate) fn new(
         client: Client,
         (world, jobs): (Arc<World>, Arc<Jobs>),
-        kinds: Kinds,
+        (kinds, bindings): (Kinds, Arc<Bindings>),
         options: Chosen,
         clock: Clock,
     ) -> Self {
         let events = Events::new(client.clone(), "ResourceRequestController");
         let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
         let (offered, pace) = (Offered::new(client.clone()), Pace::default());
-        Self { client, events, workflow, world, kinds, offered, pace, options, clock }
+        Self { client, events, workflow, world, kinds, bindings, offered, pace, options, clock }
     }
 
     /// Looks at one request and does what is to be done now.
     pub(crate) async fn reconcile(self: Arc<Self>, key: RequestKey) -> Result<Next, Failed> {
-        let Some(case) = self.case(&key).await? else { return Ok(Next::Change) };
+        let Some(mut case) = self.case(&key).await? else { return Ok(Next::Change) };
         if is_leaving(&case.request.metadata) {
+            self.bind_leaving(&mut case).await?;
             return self.remove(&case).await;
         }
         if is_leaving(&case.promise.metadata) {
@@ -107,14 +112,31 @@ impl Requests {
         if !promise_is_settled(&case.promise) {
             return Ok(Next::Change);
         }
-        let Some(case) = self.prepare(case).await? else { return Ok(Next::Change) };
-        let binding = self.binding(&case).await?;
-        let case = self.bound(case, &binding).await?;
+        let Some(mut case) = self.prepare(case).await? else { return Ok(Next::Change) };
+        let bound = match self.bind(&mut case).await? {
+            Ok(bound) => bound,
+            Err(waiting) => {
+                let mut draft = case.draft();
+                draft.wait(Truth::Unknown, &waiting);
+                self.write(&case, draft).await?;
+                return Ok(Next::Change);
+            }
+        };
+        if let Some(next) = self.turn(&case, &bound).await? {
+            return Ok(next);
+        }
+        self.run(&case, &bound).await
+    }
+
+    /// Takes the configure workflow of a bound request as far as it goes now.
+    async fn run(&self, case: &Case, bound: &Bound) -> Result<Next, Failed> {
         let options = self.options.now();
         let interval = rerun::interval(case.interval.as_deref(), &case.offer.workflows, &options);
         let spec_hash = case.hash();
         let wanted = case.wanted(Action::Configure, &spec_hash);
-        let due = case.draft().due_at(interval, &options).filter(|_| wanted.runs_anything());
+        // A version that failed is tried again only when someone asks.
+        let repeats = wanted.runs_anything() && !bound.is_failed_upgrade();
+        let due = case.draft().due_at(interval, &options).filter(|_| repeats);
         let (metadata, status) = (&case.request.metadata, &case.request.data["status"]);
         if rerun::must_restart(metadata, status, due, case.now) {
             self.workflow.restart(&case.requests, &wanted, case.now).await?;
@@ -123,36 +145,47 @@ impl Requests {
         let progress = self.workflow.advance(&wanted, case.now).await?;
         let complete = progress.step == Step::Complete;
         if complete {
-            self.prune(&case, &wanted.names()).await?;
+            self.prune(case, &wanted.names()).await?;
         }
-        let rollup = self.rollup(&case);
+        let rollup = self.rollup(case);
         let mut draft = case.draft();
+        bound.record(&mut draft);
         draft.judge_again(&promise_available());
         draft.workflow(&progress, &wanted.names());
         let quiet = draft.clone().finish() == case.request.data["status"];
         draft.standing(&rollup);
         if complete {
             draft.settle_message(None);
-            draft.set("promiseVersion", json!(promise::version(&case.promise)));
-            draft.set("resourceBindingVersion", json!(binding.spec.version));
+            draft.set("promiseVersion", json!(bound.version));
+            draft.set("resourceBindingVersion", json!(bound.binding.spec.version));
             draft.works(&rollup);
         }
-        let done_before = was_reconciled(&case.request);
-        let due = draft.due_at(interval, &options).filter(|_| wanted.runs_anything());
-        if let Some(wait) = self.may_wait(&case, &draft, (&progress.step, &rollup, quiet)) {
+        let due = draft.due_at(interval, &options).filter(|_| repeats);
+        if let Some(wait) = self.may_wait(case, &draft, (&progress.step, &rollup, quiet)) {
             return Ok(Next::Underway(Some(wait)));
         }
-        let written = self.write(&case, draft).await?;
-        if complete {
-            self.binding_applied(&binding, &case).await?;
-            if written && !done_before && rollup.reconciled.truth == Truth::True {
-                let about = workflow::reference(&case.subject, &case.request);
-                self.events.normal(&about, "ReconcileSucceeded", "Successfully reconciled").await;
-            }
+        let said = draft.said(kind::CONFIGURE_WORKFLOW_COMPLETED);
+        let written = self.write(case, draft).await?;
+        self.turned(case, bound, (&progress.step, &said)).await?;
+        if complete && written {
+            self.tell_done(case, bound, &rollup).await;
         }
         let look = rerun::look_again_at(&progress.step, (rollup.wake_at, due), case.now);
         let next = Next::at(look, case.now);
         Ok(if is_settled(&progress.step, &rollup) { next } else { next.underway() })
+    }
+
+    /// Tells people what is new of a request whose pipelines have all ended well.
+    async fn tell_done(&self, case: &Case, bound: &Bound, rollup: &Rollup) {
+        let about = workflow::reference(&case.subject, &case.request);
+        let version = &bound.binding.spec.version;
+        if case.request.data["status"]["resourceBindingVersion"] != json!(version) {
+            let note = format!("Resource binding version updated to {version}");
+            self.events.normal(&about, "ResourceBindingVersionUpdated", &note).await;
+        }
+        if !was_reconciled(&case.request) && rollup.reconciled.truth == Truth::True {
+            self.events.normal(&about, "ReconcileSucceeded", "Successfully reconciled").await;
+        }
     }
 
     /// Says why nothing runs.
@@ -220,34 +253,6 @@ impl Requests {
         metadata.insert("labels".to_owned(), json!({ labels::PROMISE_NAME: case.subject.promise }));
         case.request = objects::patch_metadata(&case.requests, &case.request, metadata).await?;
         Ok(Some(case))
-    }
-
-    /// A request that is bound to an exact version follows that revision's spec.
-    async fn bound(&self, mut case: Case, binding: &ResourceBinding) -> Result<Case, Failed> {
-        let own = promise::version(&case.promise).to_owned();
-        let version = match binding.spec.version.as_str() {
-            binding::LATEST => &own,
-            exact => exact,
-        };
-        let name = promise::revision_name(&case.subject.promise, version);
-        let revisions: Api<PromiseRevision> = Api::all(self.client.clone());
-        let revision = revisions.get_opt(&name).await;
-        let revision = revision.map_err(Failed::to(format!("read PromiseRevision {name}")))?;
-        let Some(revision) = revision else {
-            let about = workflow::reference(&case.subject, &case.request);
-            let note = format!("there is no PromiseRevision of version {version}");
-            self.events.warning(&about, "FailedPromiseRevisionLookup", &note).await;
-            return Ok(case);
-        };
-        case.interval = rerun::annotated(&revision.metadata).map(str::to_owned);
-        if version == own {
-            return Ok(case);
-        }
-        if let Ok(offer) = Offer::read(&case.subject.promise, 0, &revision.spec.promise_spec) {
-            case.offer = offer;
-            case.promise.spec = revision.spec.promise_spec;
-        }
-        Ok(case)
     }
 
     /// Works of pipelines that the Promise no longer has go once the others have succeeded.

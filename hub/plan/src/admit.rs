@@ -2,16 +2,15 @@
 //! Kratix's words.
 
 mod places;
+mod revisions;
 mod stores;
 
 use k8s_openapi::api::batch::v1::Job;
-use muster_api::{
-    Promise, PromiseRevision, Work, destination::DestinationSelector, labels,
-    promise::RequiredPromiseStatus,
-};
+use muster_api::{Promise, Work, destination::DestinationSelector, promise::RequiredPromiseStatus};
 use serde_json::Value;
 
 pub use places::{InTheWay, Place, Places};
+pub use revisions::{revision_change, revision_deletion};
 pub use stores::{bucket_store, complete_destination, destination, git_store, taken};
 
 use crate::{
@@ -66,7 +65,6 @@ fn denied(webhook: &str, cause: &str) -> Refusal {
 }
 
 const PROMISE_WEBHOOK: &str = "vpromise.kb.io";
-const REVISION_WEBHOOK: &str = "vpromiserevision-v1alpha1.kb.io";
 /// Longest name of a Promise: it becomes a label value.
 const PROMISE_NAME_LEN_MAX: usize = 63;
 /// How often everything of a Promise runs again, where its author does not say so in the spec.
@@ -233,16 +231,6 @@ pub fn promise_warnings(new: &Promise, requirements: &[RequiredPromiseStatus]) -
         }
     }
     warnings
-}
-
-/// Whether a PromiseRevision may be deleted by this user.
-pub fn revision_deletion(revision: &PromiseRevision, user: &str) -> Result<(), Refusal> {
-    let labels = revision.metadata.labels.as_ref();
-    let latest = labels.is_some_and(|labels| labels.contains_key(labels::LATEST_REVISION));
-    if latest && !user.starts_with("system:serviceaccount:") {
-        return Err(denied(REVISION_WEBHOOK, "can not delete the latest PromiseRevision"));
-    }
-    Ok(())
 }
 
 /// Whether someone who is not one of the hub's controllers may change a status so.

@@ -2,18 +2,14 @@
 
 pub mod api;
 pub mod dependencies;
+pub mod revision;
 pub mod status;
 
-use std::collections::BTreeMap;
-
-use muster_api::{
-    Promise, PromiseRevision, PromiseRevisionSpec, PromiseSpec, labels,
-    promise_revision::PromiseRef,
-};
+use muster_api::{Promise, PromiseSpec, labels};
 
 use crate::{
     names,
-    workflow::{self, Workflows, rerun},
+    workflow::{self, Workflows},
 };
 pub use api::RequestApi;
 
@@ -68,31 +64,4 @@ pub fn version(promise: &Promise) -> &str {
 pub fn labelled_version(promise: &Promise) -> Option<&str> {
     let labels = promise.metadata.labels.as_ref();
     labels.and_then(|labels| labels.get(labels::PROMISE_VERSION)).map(String::as_str)
-}
-
-/// The name of the revision of a Promise at a version.
-pub fn revision_name(promise: &str, version: &str) -> String {
-    format!("{promise}-{}", &names::md5_hex(version)[..5])
-}
-
-/// The revision that keeps this Promise's spec under its version.
-pub fn revision(promise: &Promise) -> PromiseRevision {
-    let name = promise.metadata.name.as_deref().unwrap_or_default();
-    let version = version(promise);
-    let spec = PromiseRevisionSpec {
-        promise_ref: PromiseRef { name: name.to_owned() },
-        promise_spec: promise.spec.clone(),
-        version: version.to_owned(),
-    };
-    let mut revision = PromiseRevision::new(&revision_name(name, version), spec);
-    revision.metadata.labels = Some(BTreeMap::from([
-        (labels::PROMISE_NAME.to_owned(), name.to_owned()),
-        (labels::LATEST_REVISION.to_owned(), "true".to_owned()),
-    ]));
-    // The Promise's interval is that of its requests, which follow the revision.
-    let interval = rerun::annotated(&promise.metadata);
-    revision.metadata.annotations = interval.map(|interval| {
-        BTreeMap::from([(labels::RECONCILIATION_INTERVAL.to_owned(), interval.to_owned())])
-    });
-    revision
 }

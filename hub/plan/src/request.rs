@@ -3,6 +3,7 @@
 //! Its status has one writer; a pipeline's own part of it comes through [`merge`], which keeps what
 //! is the hub's.
 
+pub mod binding;
 mod owned;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -72,6 +73,12 @@ pub fn hash(promise_hash: &str, asked: Option<&str>, generation: i64, spec: &Val
     let (generation, spec) = (generation.to_string(), spec.to_string());
     let inputs = [promise_hash, &generation, &spec];
     names::fingerprint(&inputs.into_iter().chain(asked).collect::<Vec<_>>())
+}
+
+/// The state of a revision whose pipelines are those of the run of which status speaks
+/// ([`crate::promise::revision::mark`]).
+pub fn followed(status: &Value) -> Option<&str> {
+    status.pointer("/kratix/workflows/revision").and_then(Value::as_str)
 }
 
 /// Why nothing runs for an object.
@@ -223,6 +230,22 @@ impl Draft {
     fn is_suspended(&self) -> bool {
         let reconciled = conditions::find(&self.conditions, kind::RECONCILED);
         reconciled.is_some_and(|condition| condition.reason == WORKFLOW_SUSPENDED)
+    }
+
+    /// Records of which state of a revision the run is.
+    pub fn follow(&mut self, mark: &str) {
+        self.status["kratix"]["workflows"]["revision"] = json!(mark);
+    }
+
+    /// Says what it waits for, with nothing begun.
+    pub fn wait(&mut self, truth: Truth, waiting: &Waiting) {
+        let (reason, message) = (waiting.reason(), waiting.message());
+        self.judge(&Verdict::new(kind::RECONCILED, truth, reason, message));
+    }
+
+    /// The message of a condition.
+    pub fn said(&self, kind: &str) -> String {
+        conditions::find(&self.conditions, kind).map_or(String::new(), |c| c.message.clone())
     }
 
     /// Says that the pipelines of an action run again, from the first.

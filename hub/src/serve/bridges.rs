@@ -1,15 +1,18 @@
 //! Where two crates that do not know each other meet: one's port, implemented by the other.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use http::{Request, Response, StatusCode};
 use muster_apiserver::{
-    AdmissionRequest, Admit, ApiServer, LogOptions, LogTarget, Mounted, Operation, POD_NAME,
-    POD_UID, PodLogs, Status, UserInfo,
+    AdmissionRequest, Admit, ApiServer, HeldTo, LogOptions, LogTarget, Mounted, Named, Operation,
+    POD_NAME, POD_UID, PodLogs, Status, UserInfo,
 };
-use muster_control::{Admission, AdmissionView, Control, RESULT_BODY_MAX, ResultCall, Results};
+use muster_control::{
+    Admission, AdmissionView, Control, RESULT_BODY_MAX, RequestSchema, RequestView, ResultCall,
+    Results,
+};
 use muster_daemon::{OnError, Tasks};
 use muster_plan::admit::Refusal;
 use muster_runner::ServeApi;
@@ -97,6 +100,19 @@ impl Admit for Rules {
                 dry_run: request.dry_run,
             };
             self.0.review(view).await.map_err(|refusal| status(&refusal))
+        })
+    }
+
+    fn governs(&self, annotations: &BTreeMap<String, String>) -> bool {
+        Admission::governs(annotations)
+    }
+
+    fn schema<'a>(&'a self, object: &'a Named) -> BoxFuture<'a, Result<Option<HeldTo>, Status>> {
+        let Named { definition, version, namespace, name } = object;
+        let view = RequestView { definition, version, namespace, name };
+        Box::pin(async move {
+            let held = self.0.request_schema(view).await.map_err(|refusal| status(&refusal))?;
+            Ok(held.map(|RequestSchema { mark, schema }| HeldTo { key: mark, schema }))
         })
     }
 }

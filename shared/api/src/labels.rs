@@ -28,6 +28,8 @@ pub const TARGET_DESTINATION: &str = "kratix.io/targetDestinationName";
 pub const MISPLACED: &str = "kratix.io/misplaced";
 /// Set on the latest PromiseRevision.
 pub const LATEST_REVISION: &str = "kratix.io/latest-revision";
+/// The PromiseRelease that a Promise comes from.
+pub const PROMISE_RELEASE_NAME: &str = "kratix.io/promise-release-name";
 /// A Promise's version. Set by its author.
 pub const PROMISE_VERSION: &str = "kratix.io/promise-version";
 /// Run again from the first pipeline; one shot. Set by users.
@@ -59,6 +61,13 @@ pub const AGENT: &str = "fleet.muster.dev/agent";
 /// Annotation on a Promise: changes each time that all its requests were asked to run again. Set by
 /// the hub.
 pub const RESOURCES_ASKED: &str = "fleet.muster.dev/resources-asked";
+/// Annotation, `true` on a PromiseRevision that may go although requests are bound to it.
+pub const SKIP_REQUEST_CLEANUP: &str = "kratix.io/skip-resource-request-cleanup-on-delete";
+/// Annotation, `true` on the CRD of requests of which some are bound to a version of their Promise
+/// with another schema. Set by the hub.
+pub const SCHEMA_BY_BINDING: &str = "fleet.muster.dev/schema-by-binding";
+/// Annotation: which of a binding's labels are copies of the request's. Set by the hub.
+pub const MIRRORED: &str = "fleet.muster.dev/mirrored-labels";
 /// Annotation, `true` on an Agent that is being deleted: do not wait for what it holds.
 pub const ABANDON: &str = "fleet.muster.dev/abandon";
 

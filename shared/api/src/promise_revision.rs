@@ -40,8 +40,8 @@ pub struct PromiseRef {
 /// Where a revision stands.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PromiseRevisionStatus {
-    /// Whether it is the last one applied.
-    #[serde(default)]
+    /// Whether it is the last one applied; left out of the others, as in Kratix.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub latest: bool,
     /// See [`crate::conditions`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -98,6 +98,27 @@ pub enum Waiting {
         /// The Promise.
         promise: String,
     },
+    /// A request is bound to a version of its Promise that is not kept.
+    RevisionMissing {
+        /// The Promise.
+        promise: String,
+        /// The version.
+        version: String,
+        /// The request's binding.
+        binding: String,
+    },
+    /// More than one binding is a request's.
+    SeveralBindings {
+        /// Their names.
+        bindings: Vec<String>,
+    },
+    /// A request is not what the version of its Promise allows to which it is to move.
+    DoesNotFit {
+        /// The version.
+        version: String,
+        /// What the API says of it.
+        cause: String,
+    },
 }
 
 impl Waiting {
@@ -120,6 +141,9 @@ impl Waiting {
             Self::NeedsApplier { .. } => "NeedsApplier",
             Self::Removing { .. } => "Removing",
             Self::PromiseUnavailable { .. } => "PromiseUnavailable",
+            Self::RevisionMissing { .. } => "PromiseRevisionNotFound",
+            Self::SeveralBindings { .. } => "SeveralResourceBindings",
+            Self::DoesNotFit { .. } => "RequestDoesNotFit",
         }
     }
 
@@ -180,6 +204,20 @@ impl Waiting {
             }
             Self::PromiseUnavailable { promise } => format!(
                 "promise {promise} cannot fulfil requests yet: kubectl describe promise {promise}"
+            ),
+            Self::RevisionMissing { promise, version, binding } => format!(
+                "promise {promise} has no revision of version {version} (kubectl get \
+                 promiserevisions): set spec.version of ResourceBinding {binding} to one that it \
+                 has, or to latest"
+            ),
+            Self::SeveralBindings { bindings } => format!(
+                "{} ResourceBindings have this request's labels: delete all but one of {}",
+                bindings.len(),
+                bindings.join(", ")
+            ),
+            Self::DoesNotFit { version, cause } => format!(
+                "the request is not as version {version} of its promise asks, and stays as it is: \
+                 {cause}: change the request, or bind it to another version"
             ),
         }
     }

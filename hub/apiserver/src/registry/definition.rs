@@ -1,6 +1,6 @@
 //! CustomResourceDefinitions: their rules, and what they are compiled to.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -22,6 +22,7 @@ pub(crate) struct Compiled {
     pub(super) resources: Vec<Arc<Resource>>,
     generation: Option<i64>,
     uid: String,
+    annotations: Arc<BTreeMap<String, String>>,
 }
 
 /// Compiles a stored definition; takes `earlier` where nothing that matters has changed. `None`:
@@ -29,9 +30,11 @@ pub(crate) struct Compiled {
 pub(super) fn compile(object: &Object, earlier: Option<&Arc<Compiled>>) -> Option<Arc<Compiled>> {
     let value = object.value();
     let generation = value["metadata"]["generation"].as_i64();
+    let annotations = Arc::new(annotations(&value));
     if let Some(earlier) = earlier
         && earlier.generation == generation
         && earlier.uid == object.meta.uid
+        && earlier.annotations == annotations
     {
         return Some(earlier.clone());
     }
@@ -43,14 +46,26 @@ pub(super) fn compile(object: &Object, earlier: Option<&Arc<Compiled>>) -> Optio
     let stored = versions.iter().find(|version| version["storage"] == true)?["name"].as_str()?;
     let served = versions.iter().filter(|version| version["served"] == true);
     let resources = served
-        .filter_map(|version| resource(object, spec, version, stored))
+        .filter_map(|version| resource((object, &annotations), spec, version, stored))
         .map(Arc::new)
         .collect();
     let uid = object.meta.uid.clone();
-    Some(Arc::new(Compiled { resources, generation, uid }))
+    Some(Arc::new(Compiled { resources, generation, uid, annotations }))
 }
 
-fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Option<Resource> {
+/// All but what kubectl keeps there: the whole definition once more.
+fn annotations(definition: &Value) -> BTreeMap<String, String> {
+    let all = definition["metadata"]["annotations"].as_object().into_iter().flatten();
+    let short = all.filter(|(key, _)| !key.starts_with("kubectl.kubernetes.io/"));
+    short.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn resource(
+    (object, annotations): (&Object, &Arc<BTreeMap<String, String>>),
+    spec: &Value,
+    version: &Value,
+    stored: &str,
+) -> Option<Resource> {
     let names = &spec["names"];
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let list = |value: &Value| -> Vec<String> {
@@ -97,6 +112,7 @@ fn resource(object: &Object, spec: &Value, version: &Value, stored: &str) -> Opt
             name: object.key.name.clone(),
             since: object.revision,
             published: Arc::new(schema.clone()),
+            annotations: annotations.clone(),
         }),
         group,
         version: version_name,

@@ -1,18 +1,15 @@
-//! What a Promise installs: its revision, its request API, its static dependencies.
+//! What a Promise installs: its request API, its static dependencies.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, ResourceExt};
 use muster_api::{PromiseRevision, labels};
 use muster_core::FileSet;
 use muster_plan::{
-    promise::{self, RequestApi, dependencies},
+    promise::{RequestApi, dependencies, revision},
     request::Draft,
     work::Group,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Case, Promises};
 use crate::{
@@ -22,43 +19,23 @@ use crate::{
 };
 
 impl Promises {
-    /// Writes the revision of the Promise's version, and makes it the latest.
-    pub(super) async fn install_revision(&self, case: &Case) -> Result<(), Failed> {
-        let wanted = promise::revision(&case.promise);
-        let name = wanted.name_any();
-        let value = serde_json::to_value(&wanted)
-            .map_err(kube::Error::SerdeError)
-            .map_err(Failed::to(format!("write PromiseRevision {name}")))?;
-        ensure(&self.client, &without_status(value)).await?;
-        let api: Api<PromiseRevision> = Api::all(self.client.clone());
-        let owner = [(labels::PROMISE_NAME.to_owned(), case.subject.promise.clone())].into();
-        for revision in objects::with_labels(&api, &owner).await? {
-            let latest = revision.name_any() == name;
-            let label = revision.labels().contains_key(labels::LATEST_REVISION);
-            let said = revision.status.as_ref().is_some_and(|status| status.latest);
-            let params = PatchParams::default();
-            if label != latest {
-                let value = if latest { json!("true") } else { Value::Null };
-                let patch = json!({ "metadata": { "labels": { labels::LATEST_REVISION: value } } });
-                let patched = api.patch(&revision.name_any(), &params, &Patch::Merge(patch)).await;
-                patched.map_err(Failed::to(format!("label PromiseRevision {name}")))?;
-            }
-            if said != latest || revision.status.is_none() {
-                let patch = Patch::Merge(json!({ "status": { "latest": latest } }));
-                let patched = api.patch_status(&revision.name_any(), &params, &patch).await;
-                patched.map_err(Failed::to(format!("mark PromiseRevision {name}")))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Installs the request CRD and the right to work with its objects; says whether it is served.
-    pub(super) async fn install_api(&self, case: &Case, draft: &mut Draft) -> Result<bool, Failed> {
+    /// Requests that are bound to one of the `revisions` are held to its schema.
+    pub(super) async fn install_api(
+        &self,
+        case: &Case,
+        revisions: &[PromiseRevision],
+        draft: &mut Draft,
+    ) -> Result<bool, Failed> {
         let Some(api) = &case.offer.api else { return Ok(true) };
         for object in manifests::request_access(&case.subject.promise, api) {
             ensure(&self.client, &object).await?;
         }
-        match ensure(&self.client, &api.installed(&case.subject.promise)).await {
+        let mut definition = api.installed(&case.subject.promise);
+        if revision::differ(&case.subject.promise, api, revisions) {
+            definition["metadata"]["annotations"][labels::SCHEMA_BY_BINDING] = json!("true");
+        }
+        match ensure(&self.client, &definition).await {
             Ok(_) => {}
             Err(error) if error.answer().is_some() => {
                 let cause = error.answer().unwrap_or_default();
@@ -107,11 +84,4 @@ impl Promises {
         Ok(conditions
             .any(|condition| condition.type_ == "Established" && condition.status == "True"))
     }
-}
-
-fn without_status(mut value: Value) -> Value {
-    if let Some(object) = value.as_object_mut() {
-        object.remove("status");
-    }
-    value
 }

@@ -83,6 +83,7 @@ impl Promises {
             return Ok(Next::Change);
         }
         self.delete_all::<PromiseRevision>(case).await?;
+        self.release_revisions(&case.subject.promise).await?;
         self.delete_all::<ClusterRoleBinding>(case).await?;
         self.delete_all::<ClusterRole>(case).await?;
         self.delete_all::<RoleBinding>(case).await?;

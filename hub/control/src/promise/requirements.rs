@@ -65,7 +65,7 @@ impl Promises {
         if required.version.is_empty() {
             return Ok(false);
         }
-        let name = promise::revision_name(&required.name, &required.version);
+        let name = promise::revision::name(&required.name, &required.version);
         let revisions: Api<PromiseRevision> = Api::all(self.client.clone());
         let found = revisions.get_opt(&name).await;
         let found = found.map_err(Failed::to(format!("read PromiseRevision {name}")))?;

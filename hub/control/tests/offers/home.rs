@@ -20,10 +20,12 @@ use kube::{
     runtime::{WatchStreamExt, watcher},
 };
 use muster_apiserver::{
-    AdmissionRequest, Admit, ApiServer, ApiService, Config, Operation, Status, UserInfo,
+    AdmissionRequest, Admit, ApiServer, ApiService, Config, HeldTo, Named, Operation, Status,
+    UserInfo,
 };
 use muster_control::{
-    Admission, AdmissionView, ClientFor, Control, ControlConfig, ResultCall, Results, account_name,
+    Admission, AdmissionView, ClientFor, Control, ControlConfig, RequestView, ResultCall, Results,
+    account_name,
 };
 use muster_core::FileSet;
 use muster_daemon::Clock;
@@ -85,6 +87,20 @@ impl Admit for Rules {
                 dry_run: request.dry_run,
             };
             self.0.review(view).await.map_err(|refusal| Status::forbidden(refusal.message))
+        })
+    }
+
+    fn governs(&self, annotations: &BTreeMap<String, String>) -> bool {
+        Admission::governs(annotations)
+    }
+
+    fn schema<'a>(&'a self, object: &'a Named) -> BoxFuture<'a, Result<Option<HeldTo>, Status>> {
+        let Named { definition, version, namespace, name } = object;
+        let view = RequestView { definition, version, namespace, name };
+        Box::pin(async move {
+            let held = self.0.request_schema(view).await;
+            let held = held.map_err(|refusal| Status::forbidden(refusal.message))?;
+            Ok(held.map(|held| HeldTo { key: held.mark, schema: held.schema }))
         })
     }
 }

@@ -1,6 +1,8 @@
 //! The request API of a Promise: the author's CRD, checked, and rewritten into the one that is
 //! installed.
 
+use std::collections::BTreeMap;
+
 use muster_api::labels;
 use serde_json::{Map, Value, json};
 
@@ -112,6 +114,17 @@ impl RequestApi {
         }
         crd
     }
+
+    /// The schemas by version, as they are installed.
+    pub fn schemas(&self, promise: &str) -> BTreeMap<String, Value> {
+        let crd = self.installed(promise);
+        let versions = crd.pointer("/spec/versions").and_then(Value::as_array);
+        let named = versions.into_iter().flatten().filter_map(|version| {
+            let name = version["name"].as_str()?.to_owned();
+            Some((name, version.pointer("/schema/openAPIV3Schema")?.clone()))
+        });
+        named.collect()
+    }
 }
 
 /// What of the author's CRD may not change once it is installed, and did: Kratix's list.
@@ -154,7 +167,8 @@ fn rewrite(version: &mut Map<String, Value>) {
     if !takes_fields(schema) {
         return;
     }
-    schema["properties"]["status"] = status_schema();
+    let written = schema["properties"]["status"].take();
+    schema["properties"]["status"] = status_schema(&written);
     let metadata = &mut schema["properties"]["metadata"];
     if metadata.is_null() {
         *metadata = json!({ "type": "object" });
@@ -180,7 +194,23 @@ fn column(name: &str, path: &str) -> Value {
     json!({ "name": name, "type": "string", "jsonPath": path })
 }
 
-fn status_schema() -> Value {
+/// The author's fields stay beside ours, which win. What is required of the whole does not: the hub
+/// and each pipeline write a part of it.
+fn status_schema(written: &Value) -> Value {
+    let mut schema = own_status_schema();
+    if let Some(description) = written.get("description") {
+        schema["description"] = description.clone();
+    }
+    let written = written["properties"].as_object().into_iter().flatten();
+    for (name, field) in written {
+        if schema["properties"].get(name).is_none() {
+            schema["properties"][name] = field.clone();
+        }
+    }
+    schema
+}
+
+fn own_status_schema() -> Value {
     let (text, number) =
         (json!({ "type": "string" }), json!({ "type": "integer", "format": "int64" }));
     let moment = json!({ "type": "string", "format": "datetime" });
