@@ -58,6 +58,8 @@ pub const DRAIN: &str = "fleet.muster.dev/drain";
 pub const CHOSEN_BECAUSE: &str = "fleet.muster.dev/chosen-because";
 /// The agent that an enrolment token or Destination is for.
 pub const AGENT: &str = "fleet.muster.dev/agent";
+/// Annotation on a PromiseRevision: how many were the latest before it became so. Set by the hub.
+pub const REVISION_ORDER: &str = "fleet.muster.dev/order";
 /// Annotation on a Promise: changes each time that all its requests were asked to run again. Set by
 /// the hub.
 pub const RESOURCES_ASKED: &str = "fleet.muster.dev/resources-asked";

@@ -39,6 +39,10 @@ impl Promises {
                 self.keep_up(present, wanted, released).await?;
             }
             None => {
+                let mut wanted = wanted;
+                let order = revision::next_order(&held).to_string();
+                let annotations = wanted.metadata.annotations.get_or_insert_default();
+                annotations.insert(labels::REVISION_ORDER.to_owned(), order);
                 let created = self.revisions_api().create(&PostParams::default(), &wanted).await;
                 let failed = Failed::to(format!("create PromiseRevision {name}"));
                 held.push(created.map_err(failed)?);
@@ -47,8 +51,9 @@ impl Promises {
                 self.events.normal(&about, "RevisionCreated", &note).await;
             }
         }
+        let order = revision::next_order(&held);
         for revision in &held {
-            self.mark_latest(revision, revision.name_any() == name).await?;
+            self.mark_latest(revision, (revision.name_any() == name).then_some(order)).await?;
         }
         if held.len() > revision::UNUSED_KEPT + 1 || held.iter().any(is_going) {
             self.let_go_of(&mut held, case).await?;
@@ -103,14 +108,24 @@ impl Promises {
         Ok(())
     }
 
-    async fn mark_latest(&self, revision: &PromiseRevision, latest: bool) -> Result<(), Failed> {
+    /// Makes a revision the latest, in this place, or an earlier one.
+    async fn mark_latest(
+        &self,
+        revision: &PromiseRevision,
+        order: Option<i64>,
+    ) -> Result<(), Failed> {
+        let latest = order.is_some();
         let (api, params, name) =
             (self.revisions_api(), PatchParams::default(), revision.name_any());
         let said = revision.status.as_ref().is_some_and(|status| status.latest);
         let value = |of: Value| if latest { of } else { Value::Null };
         if revision::is_latest(revision) != latest {
             let label = json!({ labels::LATEST_REVISION: value(json!("true")) });
-            let patch = Patch::Merge(json!({ "metadata": { "labels": label } }));
+            let mut metadata = json!({ "labels": label });
+            if let Some(order) = order {
+                metadata["annotations"] = json!({ labels::REVISION_ORDER: order.to_string() });
+            }
+            let patch = Patch::Merge(json!({ "metadata": metadata }));
             let patched = api.patch(&name, &params, &patch).await;
             patched.map_err(Failed::to(format!("label PromiseRevision {name}")))?;
         }

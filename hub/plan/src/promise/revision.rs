@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use muster_api::{
     KRATIX_GROUP, Promise, PromiseRevision, PromiseRevisionSpec, ResourceBinding, VERSION,
@@ -114,8 +113,13 @@ pub fn surplus<'a>(
         .filter(|revision| !is_latest(revision) && revision.metadata.deletion_timestamp.is_none())
         .filter(|revision| !is_used(revision))
         .collect();
-    unused.sort_by_key(|revision| std::cmp::Reverse((created(revision), &revision.metadata.name)));
+    unused.sort_by_key(|revision| std::cmp::Reverse((order(revision), &revision.metadata.name)));
     unused.into_iter().skip(UNUSED_KEPT).filter_map(|r| r.metadata.name.as_deref()).collect()
+}
+
+/// The place of a revision that becomes the latest now.
+pub fn next_order(revisions: &[PromiseRevision]) -> i64 {
+    revisions.iter().map(order).max().unwrap_or_default() + 1
 }
 
 /// Whether a revision says that it is the latest.
@@ -166,13 +170,15 @@ fn interval(promise: &Promise) -> Option<(String, String)> {
     Some((labels::RECONCILIATION_INTERVAL.to_owned(), interval.to_owned()))
 }
 
-fn created(revision: &PromiseRevision) -> Option<Timestamp> {
-    revision.metadata.creation_timestamp.as_ref().map(|time| time.0)
+/// When a revision became the latest, compared with others, whatever any clock says.
+fn order(revision: &PromiseRevision) -> i64 {
+    let annotations = revision.metadata.annotations.as_ref();
+    let order = annotations.and_then(|all| all.get(labels::REVISION_ORDER));
+    order.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use muster_api::{PromiseSpec, ResourceBindingSpec, resource_binding::ResourceRef};
 
     use super::*;
@@ -189,7 +195,8 @@ mod tests {
     fn revisions(count: i64) -> Vec<PromiseRevision> {
         let made = (0..count).map(|number| {
             let mut revision = of(&promise(&format!("v{number}")));
-            revision.metadata.creation_timestamp = Timestamp::from_second(number).ok().map(Time);
+            let order = [(labels::REVISION_ORDER.to_owned(), number.to_string())];
+            revision.metadata.annotations = Some(order.into());
             if number + 1 < count {
                 let labels = revision.metadata.labels.as_mut().unwrap();
                 labels.remove(labels::LATEST_REVISION);
