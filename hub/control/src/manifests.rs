@@ -155,6 +155,7 @@ fn promise_rules() -> Value {
 fn request_rules() -> Value {
     let mut rules = workflow_rules();
     rules.push(rule(&["platform.kratix.io"], &["promises", "promiserevisions"], &READ));
+    rules.push(rule(&["platform.kratix.io"], &["healthrecords"], &READ));
     let bindings = ["resourcebindings", "resourcebindings/status"];
     rules.push(rule(&["platform.kratix.io"], &bindings, &ALL));
     json!(rules)

@@ -19,7 +19,7 @@ use crate::{
     owner::Wakes,
     promise::{self, Promises},
     queue::{Next, Queue, Triggers, queue},
-    request::{self, Bindings, Kinds, RequestKey, Requests},
+    request::{self, Bindings, Kinds, Records, RequestKey, Requests},
     world::World,
 };
 
@@ -89,12 +89,12 @@ impl Offers {
             options.clone(),
             clock.clone(),
         ));
-        let bindings = Arc::new(Bindings::default());
-        let (bindings_client, bound_requests) = (request_client.clone(), wakes.requests.clone());
+        let (bindings, records) = (Arc::new(Bindings::default()), Arc::new(Records::default()));
+        let (seen_client, woken) = (request_client.clone(), wakes.requests.clone());
         let asked = Arc::new(Requests::new(
             request_client,
             seen.clone(),
-            (kinds.clone(), bindings.clone()),
+            (kinds.clone(), bindings.clone(), records.clone()),
             options.clone(),
             clock,
         ));
@@ -108,7 +108,8 @@ impl Offers {
             wake.on_promises(),
             wake.on_definitions(),
             wake.on_revisions(),
-            bindings.follow(bindings_client, bound_requests, shutdown.clone()),
+            bindings.follow(seen_client.clone(), woken.clone(), shutdown.clone()),
+            records.follow(seen_client, woken, shutdown.clone()),
             shutdown.run_until_cancelled(jobs.follow(promise_client, wakes)),
             kinds.wake_all_on(options.changes(), shutdown.clone()),
             kinds.wake_on_intervals(),

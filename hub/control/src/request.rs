@@ -4,6 +4,7 @@
 
 mod binding;
 mod bindings;
+mod health;
 mod kinds;
 mod offered;
 mod pace;
@@ -40,6 +41,7 @@ use crate::{
 };
 use binding::Bound;
 pub(crate) use bindings::Bindings;
+pub(crate) use health::Records;
 pub(crate) use kinds::{Kinds, RequestKey};
 use offered::Offered;
 use pace::Pace;
@@ -63,6 +65,7 @@ pub(crate) struct Requests {
     world: Arc<World>,
     kinds: Kinds,
     bindings: Arc<Bindings>,
+    records: Arc<Records>,
     offered: Offered,
     pace: Pace,
     options: Chosen,
@@ -85,14 +88,26 @@ impl Requests {
     pub(crate) fn new(
         client: Client,
         (world, jobs): (Arc<World>, Arc<Jobs>),
-        (kinds, bindings): (Kinds, Arc<Bindings>),
+        (kinds, bindings, records): (Kinds, Arc<Bindings>, Arc<Records>),
         options: Chosen,
         clock: Clock,
     ) -> Self {
         let events = Events::new(client.clone(), "ResourceRequestController");
         let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
         let (offered, pace) = (Offered::new(client.clone()), Pace::default());
-        Self { client, events, workflow, world, kinds, bindings, offered, pace, options, clock }
+        Self {
+            client,
+            events,
+            workflow,
+            world,
+            kinds,
+            bindings,
+            records,
+            offered,
+            pace,
+            options,
+            clock,
+        }
     }
 
     /// Looks at one request and does what is to be done now.
@@ -269,13 +284,16 @@ impl Requests {
 
     fn rollup(&self, case: &Case) -> Rollup {
         let (works, placements) = (self.works(case), self.placements(case));
-        rollup::works(rollup::View {
+        let mut rollup = rollup::works(rollup::View {
             owner: rollup::Owner::Request,
             works: &works,
             placements: &placements,
             sites: &self.world.sites(),
             now: case.now,
-        })
+        });
+        let records = self.records.of(&case.key());
+        rollup.health_status = request::health::status(&rollup.health_status, &records);
+        rollup
     }
 
     fn works(&self, case: &Case) -> Vec<Work> {
@@ -305,7 +323,10 @@ impl Requests {
         if let Some(written) = &written {
             self.kinds.wrote(&case.key(), written);
             let about = workflow::reference(&case.subject, &case.request);
-            let news = news::of_works(&case.request.data["status"], &status);
+            let mut news = news::of_works(&case.request.data["status"], &status);
+            if self.records.are_any(&case.key()) {
+                news.extend(request::health::news(&case.request.data["status"], &status));
+            }
             self.events.news(&about, &news).await;
         }
         Ok(written.is_some())

@@ -4,6 +4,7 @@
 //! is the hub's.
 
 pub mod binding;
+pub mod health;
 mod owned;
 
 use std::{collections::BTreeMap, time::Duration};
