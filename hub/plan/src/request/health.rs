@@ -20,7 +20,7 @@ pub fn status(reported: &Value, records: &[HealthRecord]) -> Value {
     let known = held("healthRecords").into_iter().filter(|it| it["state"] != "unknown");
     let mut all: Vec<(HealthState, Value)> = known.map(|it| (state(&it), it)).collect();
     all.extend(records.iter().map(|record| (record.data.state, shown(record))));
-    all.sort_by(|a, b| (a.0, source(&a.1)).cmp(&(b.0, source(&b.1))));
+    all.sort_by_key(|(state, record)| (*state, source(record)));
     let worst = all.first().map_or(HealthState::Unknown, |(state, _)| *state);
     let shown: Vec<_> = all.into_iter().take(SHOWN_MAX).map(|(_, record)| record).collect();
     json!({ "state": worst.as_str(), "healthRecords": shown })
