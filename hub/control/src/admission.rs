@@ -21,7 +21,7 @@ use kube::{
 };
 use muster_api::{
     Agent, BucketStateStore, Destination, FLEET_GROUP, GitStateStore, KRATIX_GROUP, Promise,
-    PromiseRevision, SYSTEM_NAMESPACE, Work,
+    PromiseRelease, PromiseRevision, SYSTEM_NAMESPACE, Work,
     destination::{StateStoreKind, StateStoreRef},
 };
 use muster_daemon::Clock;
@@ -103,6 +103,7 @@ impl Admission {
                     resource,
                     "promises"
                         | "destinations"
+                        | "promisereleases"
                         | "promiserevisions"
                         | "gitstatestores"
                         | "bucketstatestores"
@@ -149,6 +150,9 @@ impl Admission {
             }
             ("ConfigMap", "CREATE" | "UPDATE", Some(object), _) if is_configuration(object) => {
                 self.configuration(object).await
+            }
+            ("PromiseRelease", "CREATE" | "UPDATE", Some(object), _) => {
+                admit::release(&read::<PromiseRelease>(object)?).map(|()| Vec::new())
             }
             ("PromiseRevision", "UPDATE", Some(object), Some(old)) => {
                 self.revision_change(view.user, (object, old)).await.map(|()| Vec::new())

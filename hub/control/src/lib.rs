@@ -21,6 +21,7 @@ mod places;
 mod pods;
 mod promise;
 mod queue;
+mod release;
 mod request;
 mod results;
 mod schedule;
@@ -40,6 +41,7 @@ use muster_plan::options::Options;
 use offers::Offers;
 use options::Chosen;
 use pods::Pods;
+use release::Releases;
 use tokio_util::sync::CancellationToken;
 
 pub use admission::{Admission, AdmissionView, RequestSchema, RequestView};
@@ -70,6 +72,7 @@ pub struct Control {
     fleet: Fleet,
     offers: Offers,
     pods: Pods,
+    releases: Releases,
     admission: Arc<Admission>,
     results: Arc<Results>,
 }
@@ -91,6 +94,7 @@ impl Control {
             offers: queues.observing(observer.clone()),
             fleet,
             pods: Pods::new(sweeping, options.clone(), clock.clone()),
+            releases: Releases::new(client_for(manifests::identity::RELEASE), clock.clone()),
             admission: Admission::new(admission, options, claims, clock.clone()),
             results: Results::new(client_for(manifests::identity::RESULTS), observer, clock),
         }
@@ -113,13 +117,14 @@ impl Control {
 
     /// Runs every controller until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { configuration, fleet, offers, pods, admission: _, results: _ } = self;
+        let Self { configuration, fleet, offers, pods, releases, admission: _, results: _ } = self;
         configuration.load().await;
         tokio::join!(
             configuration.follow(shutdown.clone()),
             fleet.run(shutdown.clone()),
             offers.run(shutdown.clone()),
-            pods.run(shutdown),
+            pods.run(shutdown.clone()),
+            releases.run(shutdown),
         );
     }
 }

@@ -16,6 +16,8 @@ pub(crate) mod identity {
     pub(crate) const PROMISE: &str = "promise";
     /// Requests.
     pub(crate) const REQUEST: &str = "request";
+    /// Releases of Promises.
+    pub(crate) const RELEASE: &str = "release";
     /// Results of pipelines.
     pub(crate) const RESULTS: &str = "results";
     /// Admission.
@@ -35,6 +37,7 @@ pub fn manifests() -> Vec<Value> {
     for (name, rules) in [
         (identity::PROMISE, promise_rules()),
         (identity::REQUEST, request_rules()),
+        (identity::RELEASE, release_rules()),
         (identity::RESULTS, results_rules()),
         (identity::ADMISSION, admission_rules()),
         (identity::CONFIGURATION, configuration_rules()),
@@ -159,6 +162,15 @@ fn request_rules() -> Value {
     let bindings = ["resourcebindings", "resourcebindings/status"];
     rules.push(rule(&["platform.kratix.io"], &bindings, &ALL));
     json!(rules)
+}
+
+fn release_rules() -> Value {
+    let releases = ["promisereleases", "promisereleases/status"];
+    json!([
+        rule(&["platform.kratix.io"], &releases, &ALL),
+        rule(&["platform.kratix.io"], &["promises"], &ALL),
+        rule(&[""], &["secrets"], &["get"]),
+    ])
 }
 
 fn results_rules() -> Value {

@@ -2,6 +2,7 @@
 //! Kratix's words.
 
 mod places;
+mod releases;
 mod revisions;
 mod stores;
 
@@ -10,6 +11,7 @@ use muster_api::{Promise, Work, destination::DestinationSelector, promise::Requi
 use serde_json::Value;
 
 pub use places::{InTheWay, Place, Places};
+pub use releases::release;
 pub use revisions::{revision_change, revision_deletion};
 pub use stores::{bucket_store, complete_destination, destination, git_store, taken};
 

@@ -13,6 +13,7 @@ pub mod names;
 pub mod news;
 pub mod options;
 pub mod promise;
+pub mod release;
 pub mod relocation;
 pub mod request;
 pub mod rollup;

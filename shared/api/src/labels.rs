@@ -101,6 +101,8 @@ pub mod finalizer {
         "finalizers.workplacement.kratix.io/kratix-dot-files-cleanup";
     /// What a destination holds, before the Destination goes.
     pub const DESTINATION_CLEANUP: &str = "kratix.io/destination-cleanup";
+    /// The Promise of a PromiseRelease.
+    pub const PROMISE_CLEANUP: &str = "kratix.io/promise-cleanup";
     /// What an agent's destination holds, before the Agent goes.
     pub const AGENT_CLEANUP: &str = "fleet.muster.dev/agent-cleanup";
 }

@@ -1,0 +1,136 @@
+//! Fetches the document of a release.
+//!
+//! The address is named by who may create PromiseReleases, the platform team; the hub still asks it
+//! with care: http and https alone, link-local addresses (where clouds keep credentials of the
+//! machine) never, each redirection looked at like the first address, nothing without a limit. The
+//! authorization header goes to the host that it was meant for and to no other.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use muster_plan::release::Fault;
+use reqwest::{Client, Response, Url, header, redirect::Policy};
+use tokio::{net::lookup_host, time::timeout};
+
+/// How long all of it may take, as in Kratix.
+const FETCH_MAX: Duration = Duration::from_secs(10);
+/// Most bytes of a document: what the API takes of one object, and room for comments.
+const DOCUMENT_MAX: usize = 8 << 20;
+/// Most redirections that are followed.
+const REDIRECTIONS_MAX: usize = 5;
+
+/// The document at an address.
+pub(super) async fn document(url: &str, authorization: Option<&str>) -> Result<String, Fault> {
+    let fetched = timeout(FETCH_MAX, follow(url, authorization)).await;
+    fetched.unwrap_or_else(|_| {
+        Err(Fault::fetch(format!("{url} has not answered in {} s", FETCH_MAX.as_secs())))
+    })
+}
+
+async fn follow(url: &str, authorization: Option<&str>) -> Result<String, Fault> {
+    let first = parse(url)?;
+    let mut next = first.clone();
+    for _ in 0..=REDIRECTIONS_MAX {
+        let authorization = authorization.filter(|_| next.origin() == first.origin());
+        let answer = ask(&next, authorization).await?;
+        if !answer.status().is_redirection() {
+            return body(&next, answer).await;
+        }
+        let location = answer.headers().get(header::LOCATION).and_then(|it| it.to_str().ok());
+        let location = location.and_then(|location| next.join(location).ok());
+        let location = location.ok_or_else(|| {
+            Fault::fetch(format!("{next} redirects to nowhere ({})", answer.status()))
+        })?;
+        next = parse(location.as_str())?;
+    }
+    Err(Fault::fetch(format!("{url} redirects more than {REDIRECTIONS_MAX} times")))
+}
+
+fn parse(url: &str) -> Result<Url, Fault> {
+    let parsed = Url::parse(url).map_err(|error| Fault::fetch(format!("{url}: {error}")))?;
+    match parsed.scheme() {
+        "http" | "https" => Ok(parsed),
+        other => Err(Fault::fetch(format!("{url}: {other} is not fetched, only http and https"))),
+    }
+}
+
+async fn ask(url: &Url, authorization: Option<&str>) -> Result<Response, Fault> {
+    let failed = |error: &dyn std::error::Error| {
+        Fault::fetch(format!("{url}: {}", crate::queue::chain(error)))
+    };
+    let (host, addresses) = resolve(url).await?;
+    let client = Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .resolve_to_addrs(&host, &addresses)
+        .build()
+        .map_err(|error| failed(&error))?;
+    let mut request = client.get(url.clone()).header(header::USER_AGENT, "muster");
+    if let Some(value) = authorization {
+        request = request.header(header::AUTHORIZATION, value);
+    }
+    request.send().await.map_err(|error| failed(&error.without_url()))
+}
+
+/// The addresses of a host, all of which may be asked; they are the ones that are asked then.
+async fn resolve(url: &Url) -> Result<(String, Vec<SocketAddr>), Fault> {
+    let host = url.host_str().unwrap_or_default().to_owned();
+    let port = url.port_or_known_default().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let found = lookup_host((bare, port)).await;
+    let found: Vec<_> =
+        found.map_err(|error| Fault::fetch(format!("{host} has no address: {error}")))?.collect();
+    match found.iter().find(|address| is_link_local(address.ip())) {
+        Some(address) => {
+            Err(Fault::fetch(format!("{host} is {}, and link-local is not fetched", address.ip())))
+        }
+        None => Ok((host, found)),
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+async fn body(url: &Url, mut answer: Response) -> Result<String, Fault> {
+    if !answer.status().is_success() {
+        return Err(Fault::fetch(format!("{url} answered {}", answer.status())));
+    }
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = answer.chunk().await;
+        match chunk.map_err(|error| Fault::fetch(format!("{url}: {}", error.without_url())))? {
+            None => break,
+            Some(chunk) if bytes.len() + chunk.len() > DOCUMENT_MAX => {
+                return Err(Fault::fetch(format!("{url} is larger than {DOCUMENT_MAX} bytes")));
+            }
+            Some(chunk) => bytes.extend_from_slice(&chunk),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Fault::fetch(format!("{url} is no text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_must_not_be_asked_is_not() {
+        for (url, told) in [
+            ("file:///etc/passwd", "only http and https"),
+            ("http://169.254.169.254/latest", "link-local is not fetched"),
+            ("http://[fe80::1]/", "link-local is not fetched"),
+            ("http://[::ffff:169.254.169.254]/", "link-local is not fetched"),
+            ("nonsense", "nonsense"),
+        ] {
+            let fault = document(url, None).await.unwrap_err();
+            assert!(fault.message.contains(told), "{url}: {}", fault.message);
+            assert_eq!(fault.reason, "FailedToFetchPromise");
+        }
+    }
+}
