@@ -1,7 +1,8 @@
 //! The few things that every controller does to objects: bring up to date, remove, write status,
 //! follow.
 //!
-//! Reads go to the API, never to a cache, so that a reconcile never acts on what is no longer true.
+//! What is reconciled is read from the API, and written only as it was when that was decided; what
+//! belongs to it (Jobs, Works, placements) comes from an index that holds our own writes at once.
 //! A write that would change nothing is not made.
 
 use std::{collections::BTreeMap, fmt::Debug};
