@@ -146,13 +146,22 @@ async fn an_interval_that_is_shortened_holds_from_then_on() {
     home.until(&revisions, name, |r| r["metadata"]["annotations"][key] == "1h").await;
     home.clock.skip(HOUR);
     ran(&home, 2).await;
-    home.until(&requests(&home), "a", |r| is(r, COMPLETED, "True")).await;
-    // On the revision, for those that follow it.
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_revision_of_a_released_promise_has_an_interval_of_its_own() {
+    let released = |offer: &mut Value| {
+        offer["metadata"]["labels"] = json!({ "kratix.io/promise-release-name": "elsewhere" });
+    };
+    let (home, _) = offered(renders(), &[pipeline("main")], released).await;
+    completed(&home, "1").await;
+    let revisions = home.kind("platform.kratix.io/v1alpha1", "PromiseRevision", None);
+    let (name, key) = ("cache-5a7f3", "kratix.io/reconciliation-interval");
     let patch = json!({ "metadata": { "annotations": { key: "5m" } } });
     let patch = kube::api::Patch::Merge(patch);
     revisions.patch(name, &Default::default(), &patch).await.unwrap();
     home.clock.skip(HOUR / 12);
-    ran(&home, 3).await;
+    ran(&home, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

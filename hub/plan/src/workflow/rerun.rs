@@ -64,6 +64,8 @@ pub fn look_again_at(
     let own = match step {
         Step::Suspended { until, .. } => *until,
         Step::Refused { .. } => now.checked_add(REFUSED_AGAIN).ok(),
+        // It was stopped, by us: nobody tells us so.
+        Step::Await { is_refused: true, .. } => Some(now),
         _ => None,
     };
     [own, wake, due].into_iter().flatten().min()

@@ -59,4 +59,7 @@ fn the_earliest_of_what_is_waited_for_decides_when_to_look_again() {
     assert_eq!(look_again_at(&until, (at(300), None), now), at(150));
     let refused = Step::Refused { index: 0, cause: String::new() };
     assert_eq!(look_again_at(&refused, (None, None), now), at(110));
+    let awaited = |is_refused| Step::Await { job: String::new(), is_refused };
+    assert_eq!(look_again_at(&awaited(true), (None, None), now), at(100));
+    assert_eq!(look_again_at(&awaited(false), (None, None), now), None);
 }
