@@ -2,7 +2,11 @@
 
 mod fetch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
@@ -17,6 +21,7 @@ use muster_api::{
 use muster_daemon::Clock;
 use muster_plan::release::{self, Fault};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -46,7 +51,16 @@ struct Case {
     releases: Api<PromiseRelease>,
     promises: Api<Promise>,
     clock: Clock,
+    failed: Failures,
 }
+
+/// When releases that could not be installed were tried last. What a try writes wakes its own release
+/// again, and a fault may read differently each time: neither must bring the next try forward.
+#[derive(Default)]
+struct Failures(Mutex<HashMap<String, (Edition, Instant)>>);
+
+/// A release as somebody asked for it: its identity, and its generation.
+type Edition = (Option<String>, Option<i64>);
 
 impl Releases {
     pub(crate) fn new(client: Client, clock: Clock) -> Self {
@@ -62,6 +76,7 @@ impl Releases {
             promises: Api::all(client.clone()),
             client: client.clone(),
             clock,
+            failed: Failures::default(),
         });
         let releases: Api<PartialObjectMeta<PromiseRelease>> = Api::all(client.clone());
         let promises: Api<PartialObjectMeta<Promise>> = Api::all(client);
@@ -82,7 +97,10 @@ impl Releases {
 async fn reconcile(case: Arc<Case>, name: String) -> Result<Next, Failed> {
     let release = case.releases.get_opt(&name).await;
     let release = release.map_err(Failed::to(format!("read PromiseRelease {name}")))?;
-    let Some(release) = release else { return Ok(Next::Change) };
+    let Some(release) = release else {
+        case.failed.forget(&name);
+        return Ok(Next::Change);
+    };
     let installed = case.installed(&name).await?;
     if is_leaving(&release.metadata) {
         case.remove(&release, installed).await?;
@@ -91,13 +109,45 @@ async fn reconcile(case: Arc<Case>, name: String) -> Result<Next, Failed> {
     if case.hold(&release).await? || release::is_installed(&release, installed.first()) {
         return Ok(Next::Change);
     }
+    if let Some(rest) = case.failed.rest(&release, case.clock.instant()) {
+        return Ok(Next::After(rest));
+    }
     let outcome = case.install(&release).await?;
+    match outcome {
+        Ok(()) => case.failed.forget(&name),
+        Err(_) => case.failed.note(&release, case.clock.instant()),
+    }
     if let Some(status) = release::status(&release, outcome.as_ref().copied(), case.clock.now()) {
         let patch = Patch::Merge(json!({ "status": status }));
         let written = case.releases.patch_status(&name, &PatchParams::default(), &patch).await;
         written.map_err(Failed::to(format!("write the status of PromiseRelease {name}")))?;
     }
     Ok(if outcome.is_ok() { Next::Change } else { Next::After(RETRY) })
+}
+
+impl Failures {
+    /// How long a release still rests after a failure, unless it was changed since.
+    fn rest(&self, release: &PromiseRelease, now: Instant) -> Option<Duration> {
+        let (tried, at) = self.lock().get(&release.name_any()).cloned()?;
+        let rest = (at + RETRY).saturating_duration_since(now);
+        (tried == edition(release) && !rest.is_zero()).then_some(rest)
+    }
+
+    fn note(&self, release: &PromiseRelease, now: Instant) {
+        self.lock().insert(release.name_any(), (edition(release), now));
+    }
+
+    fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Edition, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn edition(release: &PromiseRelease) -> Edition {
+    (release.uid(), release.metadata.generation)
 }
 
 impl Case {

@@ -6,21 +6,25 @@ mod home;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use home::{Home, Play, condition, promise};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
 
-/// Answers by path; `/private` only with the right header. Each connection answers once.
+/// Answers by path; `/private` only with the right header, and `/signed` by a new address at each
+/// time, as object stores do. Each connection answers once.
 #[derive(Clone, Default)]
-struct Site(Arc<Mutex<BTreeMap<String, (u16, String)>>>);
+struct Site(Arc<Mutex<BTreeMap<String, (u16, String)>>>, Arc<AtomicUsize>);
 
 impl Site {
     async fn open(&self) -> SocketAddr {
@@ -54,6 +58,10 @@ impl Site {
         let allowed = asked.to_lowercase().contains("authorization: bearer open-sesame");
         let found = self.0.lock().unwrap().get(path).cloned();
         let (code, text) = match found {
+            _ if path == "/signed" => {
+                let times = self.1.fetch_add(1, Ordering::SeqCst);
+                (302, format!("/gone/{times}?signature=s3cret"))
+            }
             _ if path == "/private" && !allowed => (401, String::new()),
             Some(found) => found,
             None => (404, String::new()),
@@ -146,6 +154,41 @@ async fn what_is_in_the_way_is_told_and_tried_again() {
     home.apply(&second).await.unwrap();
     let seen = home.until(&releases, "second", said("FailedToCreateOrUpdatePromise")).await;
     assert!(condition(&seen, "Installed").contains("is of PromiseRelease cache"), "{seen:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_that_reads_differently_each_time_is_tried_once_a_minute() {
+    let (home, site) = (Home::open(nothing()).await, Site::default());
+    let address = site.open().await;
+    let wanted = release(&format!("http://{address}/signed"), "v1");
+    home.apply(&wanted).await.unwrap();
+    let releases = home.of(&wanted);
+    let told = |time: usize| {
+        move |r: &Value| condition(r, "Installed").contains(&format!("/gone/{time} answered 404"))
+    };
+    for time in 0..3 {
+        let seen = home.until(&releases, "cache", told(time)).await;
+        assert!(!seen.to_string().contains("s3cret"), "{seen:#}");
+        // What wakes it does not bring the next try forward.
+        for label in ["a", "b", "c"] {
+            let touched = json!({ "metadata": { "labels": { "touched": label } } });
+            let patch = Patch::Merge(&touched);
+            releases.patch("cache", &PatchParams::default(), &patch).await.unwrap();
+        }
+        // Another release that is answered says that those looks are over.
+        let mut other = release(&format!("http://{address}/absent"), "v1");
+        other["metadata"]["name"] = json!(format!("other-{time}"));
+        home.apply(&other).await.unwrap();
+        let name = format!("other-{time}");
+        home.until(&releases, &name, |r| condition(r, "Installed").contains("404")).await;
+        assert_eq!(site.1.load(Ordering::SeqCst), time + 1);
+        home.clock.skip(Duration::from_secs(61));
+    }
+    // A change is tried at once.
+    home.until(&releases, "cache", told(3)).await;
+    site.put("/v1", 200, &document("v1"));
+    home.apply(&release(&format!("http://{address}/v1"), "v1")).await.unwrap();
+    home.until(&releases, "cache", |r| r["status"]["status"] == "Installed").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

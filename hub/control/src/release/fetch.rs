@@ -3,7 +3,8 @@
 //! The address is named by who may create PromiseReleases, the platform team; the hub still asks it
 //! with care: http and https alone, link-local addresses (where clouds keep credentials of the
 //! machine) never, each redirection looked at like the first address, nothing without a limit. The
-//! authorization header goes to the host that it was meant for and to no other.
+//! authorization header goes to the host that it was meant for and to no other. Loopback may be asked,
+//! as in Kratix. What is told of an address leaves out its query: redirections sign themselves there.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -41,11 +42,19 @@ async fn follow(url: &str, authorization: Option<&str>) -> Result<String, Fault>
         let location = answer.headers().get(header::LOCATION).and_then(|it| it.to_str().ok());
         let location = location.and_then(|location| next.join(location).ok());
         let location = location.ok_or_else(|| {
-            Fault::fetch(format!("{next} redirects to nowhere ({})", answer.status()))
+            let told = told(&next);
+            Fault::fetch(format!("{told} redirects to nowhere ({})", answer.status()))
         })?;
         next = parse(location.as_str())?;
     }
     Err(Fault::fetch(format!("{url} redirects more than {REDIRECTIONS_MAX} times")))
+}
+
+/// An address as faults name it.
+fn told(url: &Url) -> Url {
+    let mut told = url.clone();
+    told.set_query(None);
+    told
 }
 
 fn parse(url: &str) -> Result<Url, Fault> {
@@ -58,7 +67,7 @@ fn parse(url: &str) -> Result<Url, Fault> {
 
 async fn ask(url: &Url, authorization: Option<&str>) -> Result<Response, Fault> {
     let failed = |error: &dyn std::error::Error| {
-        Fault::fetch(format!("{url}: {}", crate::queue::chain(error)))
+        Fault::fetch(format!("{}: {}", told(url), crate::queue::chain(error)))
     };
     let (host, addresses) = resolve(url).await?;
     let client = Client::builder()
@@ -98,6 +107,7 @@ fn is_link_local(address: IpAddr) -> bool {
 }
 
 async fn body(url: &Url, mut answer: Response) -> Result<String, Fault> {
+    let url = told(url);
     if !answer.status().is_success() {
         return Err(Fault::fetch(format!("{url} answered {}", answer.status())));
     }
