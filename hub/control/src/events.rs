@@ -15,13 +15,15 @@ const NOTE_LEN_MAX: usize = 1024;
 
 /// Tells of what happened.
 #[derive(Clone)]
-pub(crate) struct Events(Recorder);
+pub(crate) struct Events {
+    client: Client,
+    reporter: Reporter,
+}
 
 impl Events {
     /// Tells as this controller.
     pub(crate) fn new(client: Client, controller: &str) -> Self {
-        let reporter = Reporter { controller: controller.to_owned(), instance: None };
-        Self(Recorder::new(client, reporter))
+        Self { client, reporter: Reporter { controller: controller.to_owned(), instance: None } }
     }
 
     /// Something went as it should.
@@ -53,7 +55,10 @@ impl Events {
             action: reason.to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.0.publish(&event, about).await {
+        // A recorder that lives on keeps what it told for ten minutes, goes through all of it each
+        // time, and counts another note for the same reason as a repetition of the first.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        if let Err(error) = recorder.publish(&event, about).await {
             tracing::debug!(reason, error = %chain(&error), "an event was lost");
         }
     }

@@ -123,7 +123,7 @@ pub(crate) fn deadline(job: &Job) -> Option<Timestamp> {
 }
 
 /// Whether the Job completed or failed.
-fn is_over(job: &Job) -> bool {
+pub(crate) fn is_over(job: &Job) -> bool {
     let conditions = job.status.iter().flat_map(|status| &status.conditions).flatten();
     let is_end = |kind: &str| kind == "Complete" || kind == "Failed";
     conditions.into_iter().any(|condition| is_end(&condition.type_) && condition.status == "True")

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -15,13 +15,19 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch::{self, error::SendError},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::RunnerConfig,
     executor::Executor,
-    job::drive::{Driven, Driver},
+    job::{
+        self,
+        drive::{Driven, Driver},
+    },
     logs::Logs,
     node::{Events, Node},
     pod::run::Stop,
@@ -125,26 +131,41 @@ impl Runner {
                     Ok(Event::InitDone) => self.forget_all_but(&seen_pods, &running),
                     Err(error) => tracing::warn!(%error, "the watch of Pods is interrupted"),
                 },
-                Some(over) = drivers.join_next(), if !drivers.is_empty() => {
-                    if let Err(error) = over {
-                        tracing::error!(%error, "a Job's driver failed");
+                Some(over) = drivers.join_next(), if !drivers.is_empty() => match over {
+                    // What is over is not kept: there may be as many as there were requests.
+                    Ok(uid) if driven.get(&uid).is_some_and(watch::Sender::is_closed) => {
+                        driven.remove(&uid);
                     }
-                }
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "a Job's driver failed"),
+                },
             }
         }
     }
 
-    fn job(&self, job: Job, driven: &mut Driven, running: &RunningPods, drivers: &mut JoinSet<()>) {
+    fn job(
+        &self,
+        mut job: Job,
+        driven: &mut Driven,
+        running: &RunningPods,
+        drivers: &mut JoinSet<String>,
+    ) {
         let uid = job.uid().unwrap_or_default();
-        let known = driven.get(&uid).is_some_and(|changes| changes.send(job.clone()).is_ok());
-        if known {
+        if let Some(changes) = driven.get(&uid) {
+            match changes.send(job) {
+                Ok(()) => return,
+                Err(SendError(back)) => job = back,
+            }
+        }
+        if job::is_over(&job) {
+            driven.remove(&uid);
             return;
         }
         let (changes, job) = watch::channel(job);
-        driven.insert(uid, changes);
+        driven.insert(uid.clone(), changes);
         let driver =
             Driver { node: self.node.clone(), job, running: running.clone(), written: None };
-        drivers.spawn(driver.drive());
+        drivers.spawn(driver.drive().map(|()| uid));
     }
 
     /// A pod that is to go: it is ended if it runs here; the object goes when nothing of it runs.
