@@ -152,12 +152,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Its pipeline could not begin after all.
+    /// Its pipeline could not begin after all. Which try it is stays: the Job of the one before would
+    /// else speak for it.
     pub fn refused(mut self, index: usize, cause: &str, now: Timestamp) -> Self {
         let entry = &mut self.pipelines[index];
         entry.message = Some(cause.to_owned());
-        entry.hash = None;
-        entry.tries = None;
         move_to(entry, phase::PENDING, now);
         self.step = Step::Refused { index, cause: cause.to_owned() };
         self

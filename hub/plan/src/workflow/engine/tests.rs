@@ -188,6 +188,17 @@ fn what_the_api_refuses_is_told_and_has_not_begun() {
 }
 
 #[test]
+fn the_job_of_an_earlier_try_does_not_speak_for_one_that_is_refused() {
+    // It ended well and asked to be tried again.
+    let first = job("first", "h", JobState::Succeeded);
+    let resumed = decide(std::slice::from_ref(&first), &[suspended(1)], false);
+    assert_eq!(resumed.step, Step::Start { index: 0, attempt: 2 });
+    let refused = resumed.refused(0, "no", Timestamp::UNIX_EPOCH);
+    let again = decide(&[first], &refused.pipelines, false);
+    assert_eq!(again.step, Step::Start { index: 0, attempt: 2 });
+}
+
+#[test]
 fn the_newest_ended_jobs_of_each_pipeline_are_kept() {
     let at = |second: i64| Some(Timestamp::from_second(second).unwrap());
     let jobs: Vec<_> = (0..7)
