@@ -106,18 +106,18 @@ async fn reconcile(case: Arc<Case>, name: String) -> Result<Next, Failed> {
         case.remove(&release, installed).await?;
         return Ok(Next::Change);
     }
-    if case.hold(&release).await? || release::is_installed(&release, installed.first()) {
+    if case.hold(&release).await? || release::is_installed(&release, &installed) {
         return Ok(Next::Change);
     }
     if let Some(rest) = case.failed.rest(&release, case.clock.instant()) {
         return Ok(Next::After(rest));
     }
-    let outcome = case.install(&release).await?;
+    let outcome = case.install(&release, &installed).await?;
     match outcome {
-        Ok(()) => case.failed.forget(&name),
+        Ok(_) => case.failed.forget(&name),
         Err(_) => case.failed.note(&release, case.clock.instant()),
     }
-    if let Some(status) = release::status(&release, outcome.as_ref().copied(), case.clock.now()) {
+    if let Some(status) = release::status(&release, outcome.as_deref(), case.clock.now()) {
         let patch = Patch::Merge(json!({ "status": status }));
         let written = case.releases.patch_status(&name, &PatchParams::default(), &patch).await;
         written.map_err(Failed::to(format!("write the status of PromiseRelease {name}")))?;
@@ -157,25 +157,36 @@ impl Case {
         objects::with_labels(&self.promises, &label).await
     }
 
-    /// Fetches the document and installs its Promise. `Err` within: why it could not be.
-    async fn install(&self, release: &PromiseRelease) -> Result<Result<(), Fault>, Failed> {
+    /// Fetches the document and installs its Promise; returns its other Promises, which earlier
+    /// documents named. `Err` within: why it could not be.
+    async fn install(
+        &self,
+        release: &PromiseRelease,
+        installed: &[Promise],
+    ) -> Result<Result<Vec<String>, Fault>, Failed> {
         let source = &release.spec.source_ref;
         let authorization = match self.authorization(release).await? {
             Ok(authorization) => authorization,
             Err(fault) => return Ok(Err(fault)),
         };
         let fetched = fetch::document(&source.url, authorization.as_deref()).await;
-        let (promise, version) = match fetched.and_then(|text| release::wanted(release, &text)) {
+        let wanted = fetched.and_then(|text| release::wanted(release, &text));
+        let (mut promise, version) = match wanted {
             Ok(wanted) => wanted,
             Err(fault) => return Ok(Err(fault)),
         };
         let name = promise["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        if let Some(other) = self.other_owner(release, &name).await? {
-            let cause =
-                format!("Promise {name} is of PromiseRelease {other}: delete one of the two");
-            return Ok(Err(Fault::write(cause)));
+        let found = self.promises.get_opt(&name).await;
+        let found = found.map_err(Failed::to(format!("read Promise {name}")))?;
+        let mut params = PatchParams::apply(OWNER);
+        if let Some(found) = found {
+            if let Err(fault) = release::may_install_over(release, &found) {
+                return Ok(Err(fault));
+            }
+            // That one and no other of its name, whoever else wrote its fields.
+            promise["metadata"]["uid"] = json!(found.metadata.uid);
+            params = params.force();
         }
-        let params = PatchParams::apply(OWNER).force();
         let applied = self.promises.patch(&name, &params, &Patch::Apply(&promise)).await;
         match applied {
             Ok(_) => {}
@@ -185,19 +196,8 @@ impl Case {
             Err(error) => return Err(Failed::to(format!("apply Promise {name}"))(error)),
         }
         self.fill_in(release, &version).await?;
-        Ok(Ok(()))
-    }
-
-    /// Which other release has installed a Promise of this name.
-    async fn other_owner(
-        &self,
-        release: &PromiseRelease,
-        promise: &str,
-    ) -> Result<Option<String>, Failed> {
-        let found = self.promises.get_opt(promise).await;
-        let found = found.map_err(Failed::to(format!("read Promise {promise}")))?;
-        let owner = found.and_then(|it| it.labels().get(labels::PROMISE_RELEASE_NAME).cloned());
-        Ok(owner.filter(|owner| Some(owner) != release.metadata.name.as_ref()))
+        let names = installed.iter().map(ResourceExt::name_any);
+        Ok(Ok(names.filter(|other| *other != name).collect()))
     }
 
     async fn authorization(

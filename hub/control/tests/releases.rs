@@ -153,7 +153,100 @@ async fn what_is_in_the_way_is_told_and_tried_again() {
     second["metadata"]["name"] = json!("second");
     home.apply(&second).await.unwrap();
     let seen = home.until(&releases, "second", said("FailedToCreateOrUpdatePromise")).await;
-    assert!(condition(&seen, "Installed").contains("is of PromiseRelease cache"), "{seen:#}");
+    assert!(
+        condition(&seen, "Installed").contains("is of PromiseRelease cache: delete"),
+        "{seen:#}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promise_of_nobodys_release_is_not_taken_over_unless_handed_over() {
+    let (home, site) = (Home::open(nothing()).await, Site::default());
+    let address = site.open().await;
+    site.put("/v1", 200, &document("v1"));
+    let own = promise("cache", "Cache", &[]);
+    home.apply(&own).await.unwrap();
+    let promises = home.of(&own);
+    let wanted = release(&format!("http://{address}/v1"), "v1");
+    home.apply(&wanted).await.unwrap();
+    let releases = home.of(&wanted);
+    let refused =
+        |r: &Value| condition(r, "Installed").contains("is there already and of no release");
+    let seen = home.until(&releases, "cache", refused).await;
+    assert!(condition(&seen, "Installed").contains("FailedToCreateOrUpdatePromise"), "{seen:#}");
+    // The release goes, and leaves what was never its own.
+    releases.delete("cache", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&releases, "cache").await;
+    assert!(promises.get_opt("cache").await.unwrap().is_some());
+
+    let handed = json!({ "metadata": { "labels": { "kratix.io/promise-release-name": "cache" } } });
+    promises.patch("cache", &PatchParams::default(), &Patch::Merge(&handed)).await.unwrap();
+    home.apply(&wanted).await.unwrap();
+    home.until(&releases, "cache", |r| r["status"]["status"] == "Installed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promise_that_an_earlier_document_named_is_told_and_goes_with_the_release() {
+    let (home, site) = (Home::open(nothing()).await, Site::default());
+    let address = site.open().await;
+    let url = |path: &str| format!("http://{address}{path}");
+    let mut renamed = promise("store", "Store", &[]);
+    renamed["metadata"]["labels"] = json!({ "kratix.io/promise-version": "v2" });
+    site.put("/v1", 200, &document("v1"));
+    site.put("/v2", 200, &renamed.to_string());
+    let wanted = release(&url("/v1"), "v1");
+    home.apply(&wanted).await.unwrap();
+    let (releases, promises) = (home.of(&wanted), home.of(&renamed));
+    home.until(&releases, "cache", |r| r["status"]["status"] == "Installed").await;
+    home.apply(&release(&url("/v2"), "v2")).await.unwrap();
+    let told = |r: &Value| condition(r, "Installed").contains("an earlier document named cache");
+    home.until(&releases, "cache", told).await;
+    assert!(promises.get_opt("cache").await.unwrap().is_some(), "its requests are not lost");
+    releases.delete("cache", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&releases, "cache").await;
+    for name in ["cache", "store"] {
+        assert!(promises.get_opt(name).await.unwrap().is_none(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_fetched_has_limits() {
+    let (home, site) = (Home::open(nothing()).await, Site::default());
+    let address = site.open().await;
+    let url = |path: &str| format!("http://{address}{path}");
+    // As much as may be is not too much; it is no Promise only because of what it says.
+    let full = format!("# {}\nkind: Other\n", "x".repeat((8 << 20) - 16));
+    assert_eq!(full.len(), (8 << 20) - 1);
+    site.put("/full", 200, &full);
+    site.put("/over", 200, &format!("{full}\n\n"));
+    for hop in 0..6 {
+        site.put(&format!("/hop/{hop}"), 302, &format!("/hop/{}", hop + 1));
+    }
+    site.put("/hop/6", 200, &document("v1"));
+    let releases = home.of(&release(&url("/"), "v1"));
+    for (path, told) in [
+        ("/full", "of kind \"Other\", not Promise"),
+        ("/over", "/over is larger than 8388608 bytes"),
+        ("/hop/0", "/hop/0 redirects more than 5 times"),
+    ] {
+        home.apply(&release(&url(path), "v1")).await.unwrap();
+        home.until(&releases, "cache", |r| condition(r, "Installed").contains(told)).await;
+    }
+    home.apply(&release(&url("/hop/1"), "v1")).await.unwrap();
+    home.until(&releases, "cache", |r| r["status"]["status"] == "Installed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_nobody_vouches_for_is_not_believed() {
+    if !muster_e2e::has_part("MUSTER_GIT_SERVER") {
+        return;
+    }
+    let (home, scratch) = (Home::open(nothing()).await, muster_e2e::scratch());
+    let server = muster_e2e::GitServer::start(scratch.path());
+    let wanted = release(&server.url("fleet"), "v1");
+    home.apply(&wanted).await.unwrap();
+    let said = |r: &Value| condition(r, "Installed").contains("certificate");
+    home.until(&home.of(&wanted), "cache", said).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -72,29 +72,62 @@ pub fn wanted(release: &PromiseRelease, document: &str) -> Result<(Value, String
     Ok((promise, version))
 }
 
-/// Whether a release is installed as it is asked for now.
-pub fn is_installed(release: &PromiseRelease, promise: Option<&Promise>) -> bool {
-    let status = release.status.as_ref();
-    let installed = status.and_then(|status| conditions::find(&status.conditions, INSTALLED));
-    let label = |key: &str| promise?.metadata.labels.as_ref()?.get(key);
-    installed.is_some_and(|condition| {
-        condition.status == "True" && condition.observed_generation == release.metadata.generation
-    }) && label(labels::PROMISE_RELEASE_NAME) == release.metadata.name.as_ref()
-        && label(labels::PROMISE_VERSION) == Some(&release.spec.version)
+/// Whether a release may install over a Promise of that name: only over its own, because the Promise
+/// goes with the release, and its requests with the Promise.
+pub fn may_install_over(release: &PromiseRelease, found: &Promise) -> Result<(), Fault> {
+    let owner = label(found, labels::PROMISE_RELEASE_NAME);
+    if owner == release.metadata.name.as_ref() {
+        return Ok(());
+    }
+    let name = found.metadata.name.as_deref().unwrap_or_default();
+    Err(Fault::write(match owner {
+        Some(other) => {
+            format!("Promise {name} is of PromiseRelease {other}: delete one of the two releases")
+        }
+        None => format!(
+            "Promise {name} is there already and of no release: to hand it over, label it \
+             {}={}, and it will go with the release; or delete it",
+            labels::PROMISE_RELEASE_NAME,
+            release.metadata.name.as_deref().unwrap_or_default()
+        ),
+    }))
 }
 
-/// The status of a release after a try; `None`: it says so already.
+/// Whether a release, of which these Promises are, is installed as it is asked for now. A release is
+/// one version: what its address offers later is asked for by `spec.version`.
+pub fn is_installed(release: &PromiseRelease, promises: &[Promise]) -> bool {
+    let status = release.status.as_ref();
+    let installed = status.and_then(|status| conditions::find(&status.conditions, INSTALLED));
+    let version = Some(&release.spec.version);
+    installed.is_some_and(|condition| {
+        condition.status == "True" && condition.observed_generation == release.metadata.generation
+    }) && promises.iter().any(|promise| label(promise, labels::PROMISE_VERSION) == version)
+}
+
+fn label<'a>(promise: &'a Promise, key: &str) -> Option<&'a String> {
+    promise.metadata.labels.as_ref()?.get(key)
+}
+
+/// The status of a release after a try, which left these of its Promises as they were; `None`: it
+/// says so already.
 pub fn status(
     release: &PromiseRelease,
-    outcome: Result<(), &Fault>,
+    outcome: Result<&[String], &Fault>,
     now: Timestamp,
 ) -> Option<PromiseReleaseStatus> {
     let old = release.status.clone().unwrap_or_default();
     let mut status = old.clone();
     let (word, verdict) = match outcome {
-        Ok(()) => {
-            let message = "Installed successfully";
-            let verdict = Verdict::new(INSTALLED, Truth::True, "InstalledSuccessfully", message);
+        Ok(earlier) => {
+            let mut message = "Installed successfully".to_owned();
+            if !earlier.is_empty() {
+                message.push_str(&format!(
+                    "; an earlier document named {}: what it installed stays until it is deleted, \
+                     or this release",
+                    earlier.join(", ")
+                ));
+            }
+            let verdict = Verdict::new(INSTALLED, Truth::True, "InstalledSuccessfully", &message);
             ("Installed", verdict)
         }
         Err(Fault { reason, message }) => {
@@ -155,7 +188,7 @@ mod tests {
         assert_eq!(failed.status.as_deref(), Some("Error installing"));
         release.status = Some(failed);
         assert_eq!(status(&release, Err(&fault), now), None);
-        let done = status(&release, Ok(()), now).unwrap();
+        let done = status(&release, Ok(&[]), now).unwrap();
         assert_eq!(done.status.as_deref(), Some("Installed"));
     }
 }

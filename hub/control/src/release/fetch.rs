@@ -2,9 +2,10 @@
 //!
 //! The address is named by who may create PromiseReleases, the platform team; the hub still asks it
 //! with care: http and https alone, link-local addresses (where clouds keep credentials of the
-//! machine) never, each redirection looked at like the first address, nothing without a limit. The
-//! authorization header goes to the host that it was meant for and to no other. Loopback may be asked,
-//! as in Kratix. What is told of an address leaves out its query: redirections sign themselves there.
+//! machine) never, each redirection looked at like the first address and none from https to http,
+//! nothing without a limit. The authorization header goes to the host that it was meant for and to no
+//! other. Loopback may be asked, as in Kratix. What is told of an address leaves out who asks and its
+//! query, where redirections sign themselves: both may be secret.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,14 +25,17 @@ const REDIRECTIONS_MAX: usize = 5;
 
 /// The document at an address.
 pub(super) async fn document(url: &str, authorization: Option<&str>) -> Result<String, Fault> {
-    let fetched = timeout(FETCH_MAX, follow(url, authorization)).await;
+    let first = Url::parse(url).map_err(|error| {
+        Fault::fetch(format!("spec.sourceRef.url is no address ({error}): correct it"))
+    })?;
+    let fetched = timeout(FETCH_MAX, follow(allowed(first.clone())?, authorization)).await;
     fetched.unwrap_or_else(|_| {
-        Err(Fault::fetch(format!("{url} has not answered in {} s", FETCH_MAX.as_secs())))
+        let (first, limit) = (told(&first), FETCH_MAX.as_secs());
+        Err(Fault::fetch(format!("{first} has not answered in {limit} s")))
     })
 }
 
-async fn follow(url: &str, authorization: Option<&str>) -> Result<String, Fault> {
-    let first = parse(url)?;
+async fn follow(first: Url, authorization: Option<&str>) -> Result<String, Fault> {
     let mut next = first.clone();
     for _ in 0..=REDIRECTIONS_MAX {
         let authorization = authorization.filter(|_| next.origin() == first.origin());
@@ -40,28 +44,45 @@ async fn follow(url: &str, authorization: Option<&str>) -> Result<String, Fault>
             return body(&next, answer).await;
         }
         let location = answer.headers().get(header::LOCATION).and_then(|it| it.to_str().ok());
-        let location = location.and_then(|location| next.join(location).ok());
-        let location = location.ok_or_else(|| {
-            let told = told(&next);
-            Fault::fetch(format!("{told} redirects to nowhere ({})", answer.status()))
-        })?;
-        next = parse(location.as_str())?;
+        next = redirected(&next, location)?;
     }
-    Err(Fault::fetch(format!("{url} redirects more than {REDIRECTIONS_MAX} times")))
+    let first = told(&first);
+    Err(Fault::fetch(format!("{first} redirects more than {REDIRECTIONS_MAX} times")))
+}
+
+/// Where an answer leads.
+fn redirected(from: &Url, location: Option<&str>) -> Result<Url, Fault> {
+    let here = told(from);
+    let Some(next) = location.and_then(|location| from.join(location).ok()) else {
+        return Err(Fault::fetch(format!("{here} redirects to nowhere")));
+    };
+    if from.scheme() == "https" && next.scheme() == "http" {
+        let cure = "name an address that stays at https";
+        return Err(Fault::fetch(format!(
+            "{here} redirects to {}, which anybody on the way could change: {cure}",
+            told(&next)
+        )));
+    }
+    allowed(next)
 }
 
 /// An address as faults name it.
 fn told(url: &Url) -> Url {
     let mut told = url.clone();
     told.set_query(None);
+    told.set_fragment(None);
+    // Refused only where there is neither.
+    let _ = (told.set_username(""), told.set_password(None));
     told
 }
 
-fn parse(url: &str) -> Result<Url, Fault> {
-    let parsed = Url::parse(url).map_err(|error| Fault::fetch(format!("{url}: {error}")))?;
-    match parsed.scheme() {
-        "http" | "https" => Ok(parsed),
-        other => Err(Fault::fetch(format!("{url}: {other} is not fetched, only http and https"))),
+fn allowed(url: Url) -> Result<Url, Fault> {
+    match url.scheme() {
+        "http" | "https" => Ok(url),
+        other => {
+            let url = told(&url);
+            Err(Fault::fetch(format!("{url}: {other} is not fetched, only http and https")))
+        }
     }
 }
 
@@ -136,11 +157,33 @@ mod tests {
             ("http://169.254.169.254/latest", "link-local is not fetched"),
             ("http://[fe80::1]/", "link-local is not fetched"),
             ("http://[::ffff:169.254.169.254]/", "link-local is not fetched"),
-            ("nonsense", "nonsense"),
+            ("nonsense", "spec.sourceRef.url is no address"),
         ] {
             let fault = document(url, None).await.unwrap_err();
             assert!(fault.message.contains(told), "{url}: {}", fault.message);
             assert_eq!(fault.reason, "FailedToFetchPromise");
         }
+    }
+
+    #[tokio::test]
+    async fn no_fault_tells_who_asks() {
+        for url in ["http://me:s3cret@127.0.0.1:1/a?token=s3cret#s3cret", "ftp://me:s3cret@a.b/"] {
+            let fault = document(url, None).await.unwrap_err();
+            assert!(!fault.message.contains("s3cret"), "{}", fault.message);
+        }
+    }
+
+    #[test]
+    fn a_redirection_leads_on_but_never_from_https_to_http() {
+        let next = |from: &str, to| redirected(&Url::parse(from).unwrap(), to);
+        let led = |from, to| next(from, Some(to)).unwrap().to_string();
+        let refused = |from, to| next(from, to).unwrap_err().message;
+        assert_eq!(led("https://a.b/c/d", "e"), "https://a.b/c/e");
+        assert_eq!(led("http://a.b/", "https://c.d/"), "https://c.d/");
+        assert!(refused("https://a.b/", Some("http://a.b/")).contains("stays at https"));
+        assert!(
+            refused("https://a.b/", Some("file:///etc/passwd")).contains("only http and https")
+        );
+        assert!(refused("https://a.b/", None).contains("to nowhere"));
     }
 }
