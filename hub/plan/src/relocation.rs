@@ -249,7 +249,7 @@ mod tests {
         let told = preview.lines.join("\n");
         for words in [
             "web-shop.vm-1-5058f, request default/shop of promise web, is on vm-1: nothing reported",
-            "It would go to vm-2: moved from vm-1: the only one to match any destination.",
+            "It would go to vm-2: moved from vm-1: the only one to match an empty selector.",
             "On vm-2 there are request default/blog of promise web; 0 placements of dependencies.",
             "vm-1 would be cleared when vm-2 holds the files, not before.",
             "Not on vm-3: matches, but its agent is not connected.",

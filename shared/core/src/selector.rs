@@ -99,7 +99,7 @@ impl std::fmt::Display for Selector {
         let labels = self.match_labels.iter().map(|(key, value)| format!("{key}={value}"));
         let expressions = self.match_expressions.iter().map(Expression::to_string);
         let all: Vec<_> = labels.chain(expressions).collect();
-        if all.is_empty() { f.write_str("any destination") } else { f.write_str(&all.join(",")) }
+        if all.is_empty() { f.write_str("an empty selector") } else { f.write_str(&all.join(",")) }
     }
 }
 
@@ -131,6 +131,6 @@ mod tests {
     #[test]
     fn an_empty_selector_selects_everything() {
         assert!(Selector::default().matches(&labels(&[("a", "b")])));
-        assert_eq!(Selector::default().to_string(), "any destination");
+        assert_eq!(Selector::default().to_string(), "an empty selector");
     }
 }

@@ -284,7 +284,7 @@ fn what_can_move_nowhere_stays_and_says_so() {
     let plan = plan(&work, &all, &[asked]);
     assert!(plan.create.is_empty() && plan.delete.is_empty());
     let waiting = plan.groups[0].waiting.clone().unwrap();
-    let selector = "any destination".to_owned();
+    let selector = "an empty selector".to_owned();
     assert_eq!(waiting, Waiting::NowhereToMove { destination: "one".into(), selector });
 }
 
@@ -293,7 +293,7 @@ fn a_drained_destination_keeps_dependencies_and_gives_requests_away() {
     let draining = Site { draining: true, ..site("one", &[], true) };
     let request = work(Some("shop"), vec![]);
     let alone = plan(&request, &sites(std::slice::from_ref(&draining)), &[]);
-    let (selector, destination) = ("any destination".to_owned(), "one".to_owned());
+    let (selector, destination) = ("an empty selector".to_owned(), "one".to_owned());
     let waiting = alone.groups[0].waiting.clone();
     assert_eq!(waiting, Some(Waiting::OnlyDraining { selector, destination }));
     let held = plan(&request, &sites(&[site("one", &[], true)]), &[]).create;
