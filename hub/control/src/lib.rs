@@ -7,6 +7,7 @@
 mod admission;
 mod agents;
 mod assign;
+mod children;
 mod configuration;
 pub mod content;
 mod events;
@@ -95,8 +96,13 @@ impl Control {
             fleet,
             pods: Pods::new(sweeping, options.clone(), clock.clone()),
             releases: Releases::new(client_for(manifests::identity::RELEASE), clock.clone()),
-            admission: Admission::new(admission, options, claims, clock.clone()),
-            results: Results::new(client_for(manifests::identity::RESULTS), observer, clock),
+            admission: Admission::new(admission, options.clone(), claims, clock.clone()),
+            results: Results::new(
+                client_for(manifests::identity::RESULTS),
+                observer,
+                options,
+                clock,
+            ),
         }
     }
 

@@ -177,7 +177,7 @@ fn results_rules() -> Value {
     json!([
         rule(&[""], &["pods"], &READ),
         rule(&["batch"], &["jobs"], &READ),
-        rule(&["platform.kratix.io"], &["promises", "promises/status"], &["get", "patch"]),
+        rule(&["platform.kratix.io"], &["promises", "promises/status"], &["get", "list", "patch"]),
         rule(&["platform.kratix.io"], &["works"], &ALL),
         rule(&["fleet.muster.dev"], &["contents"], &ALL),
     ])

@@ -15,6 +15,7 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta},
     runtime::{WatchStreamExt, watcher},
 };
+use muster_plan::drift::covers;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -275,16 +276,4 @@ fn holds(live: &DynamicObject, wanted: &Value) -> bool {
     let skipped = ["apiVersion", "kind", "metadata"];
     let rest = wanted.iter().filter(|(key, _)| !skipped.contains(&key.as_str()));
     labelled && rest.into_iter().all(|(key, value)| covers(&live.data[key], value))
-}
-
-fn covers(live: &Value, wanted: &Value) -> bool {
-    match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, value)| live.get(key).is_some_and(|held| covers(held, value)))
-        }
-        (Value::Array(live), Value::Array(wanted)) => {
-            live.len() == wanted.len() && live.iter().zip(wanted).all(|(a, b)| covers(a, b))
-        }
-        (live, wanted) => live == wanted,
-    }
 }

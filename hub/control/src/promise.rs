@@ -5,7 +5,7 @@ mod removal;
 mod requirements;
 mod revisions;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -29,6 +29,7 @@ use muster_plan::{
 use serde_json::{Map, json};
 
 use crate::{
+    children::Children,
     content::ContentStore,
     events::Events,
     fleet::Observer,
@@ -52,6 +53,7 @@ pub(crate) struct Promises {
     client: Client,
     events: Events,
     workflow: Workflow,
+    children: Children,
     content: ContentStore,
     observer: Observer,
     kinds: Kinds,
@@ -92,7 +94,19 @@ impl Promises {
         let events = Events::new(client.clone(), "PromiseController");
         let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
         let content = ContentStore::new(client.clone(), clock.clone());
-        Self { client, events, workflow, content, observer, kinds, triggers, options, clock }
+        let children = Children::new(client.clone());
+        Self {
+            client,
+            events,
+            workflow,
+            children,
+            content,
+            observer,
+            kinds,
+            triggers,
+            options,
+            clock,
+        }
     }
 
     /// Looks at one Promise and does what is to be done now.
@@ -126,19 +140,26 @@ impl Promises {
             self.workflow.restart(&case.api, &wanted, case.now).await?;
             return Ok(Next::Change);
         }
-        let progress = self.workflow.advance(&wanted, case.now).await?;
+        let outlook = self.workflow.look(&wanted, case.now).await?;
+        let names = wanted.names();
+        let made_of = (&self.works(&case)[..], &names[..]);
+        let family = self.children.tend(&case.subject, status, made_of).await?;
+        let outlook = outlook.after(&family, &wanted, case.now);
+        let progress = self.workflow.act(&wanted, outlook, case.now).await?;
         let complete = progress.step == Step::Complete;
         if complete {
-            self.prune(&case, &wanted.names()).await?;
+            self.prune(&case, &names).await?;
             if case.is_changed() {
                 self.prune_access(&case).await?;
             }
         }
-        let rollup = self.rollup(&case);
+        let mut rollup = self.rollup(&case);
+        family.fold_into(&mut rollup, case.now);
         match wanted.runs_anything() {
-            true => draft.workflow(&progress, &wanted.names()),
+            true => draft.workflow(&progress, &names),
             false => draft.no_workflow(),
         }
+        draft.children(&family);
         draft.standing(&rollup);
         let suspended = matches!(progress.step, Step::Suspended { .. });
         let halted = suspended || matches!(progress.step, Step::Failed { .. });
@@ -159,7 +180,11 @@ impl Promises {
         self.finish(&case, draft, can).await?;
         self.rerun_requests(&case).await?;
         let look = rerun::look_again_at(&progress.step, (rollup.wake_at, due), case.now);
-        Ok(Next::at(look, case.now))
+        Ok(match family.is_news(status) {
+            // They are recorded now.
+            true => Next::After(Duration::ZERO),
+            false => Next::at(look, case.now),
+        })
     }
 
     async fn case(&self, name: &str) -> Result<Option<Case>, Failed> {

@@ -30,6 +30,7 @@ use muster_plan::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    children::Children,
     events::Events,
     jobs::Jobs,
     objects::{self, Failed, is_leaving, is_marked},
@@ -62,6 +63,7 @@ pub(crate) struct Requests {
     client: Client,
     events: Events,
     workflow: Workflow,
+    children: Children,
     world: Arc<World>,
     kinds: Kinds,
     bindings: Arc<Bindings>,
@@ -94,11 +96,13 @@ impl Requests {
     ) -> Self {
         let events = Events::new(client.clone(), "ResourceRequestController");
         let workflow = Workflow::new(client.clone(), events.clone(), options.clone(), jobs);
+        let children = Children::new(client.clone());
         let (offered, pace) = (Offered::new(client.clone()), Pace::default());
         Self {
             client,
             events,
             workflow,
+            children,
             world,
             kinds,
             bindings,
@@ -157,16 +161,22 @@ impl Requests {
             self.workflow.restart(&case.requests, &wanted, case.now).await?;
             return Ok(Next::Change);
         }
-        let progress = self.workflow.advance(&wanted, case.now).await?;
+        let outlook = self.workflow.look(&wanted, case.now).await?;
+        let names = wanted.names();
+        let family = self.children.tend(&case.subject, status, (&self.works(case), &names)).await?;
+        let outlook = outlook.after(&family, &wanted, case.now);
+        let progress = self.workflow.act(&wanted, outlook, case.now).await?;
         let complete = progress.step == Step::Complete;
         if complete {
-            self.prune(case, &wanted.names()).await?;
+            self.prune(case, &names).await?;
         }
-        let rollup = self.rollup(case);
+        let mut rollup = self.rollup(case);
+        family.fold_into(&mut rollup, case.now);
         let mut draft = case.draft();
         bound.record(&mut draft);
         draft.judge_again(&promise_available());
-        draft.workflow(&progress, &wanted.names());
+        draft.workflow(&progress, &names);
+        draft.children(&family);
         let quiet = draft.clone().finish() == case.request.data["status"];
         draft.standing(&rollup);
         if complete {
@@ -186,7 +196,11 @@ impl Requests {
             self.tell_done(case, bound, &rollup).await;
         }
         let look = rerun::look_again_at(&progress.step, (rollup.wake_at, due), case.now);
-        let next = Next::at(look, case.now);
+        let next = match family.is_news(status) {
+            // They are recorded now.
+            true => Next::After(Duration::ZERO),
+            false => Next::at(look, case.now),
+        };
         Ok(if is_settled(&progress.step, &rollup) { next } else { next.underway() })
     }
 
@@ -376,6 +390,11 @@ impl Case {
         request::hash(&self.offer.hash, asked, self.generation(), &self.request.data["spec"])
     }
 
+    /// The names of its configure pipelines.
+    fn pipelines(&self) -> Vec<&str> {
+        self.wanted(Action::Configure, "").names()
+    }
+
     fn wanted<'a>(&'a self, action: Action, hash: &'a str) -> Wanted<'a> {
         Wanted {
             object: &self.request,
@@ -410,7 +429,9 @@ fn is_settled(step: &Step, rollup: &Rollup) -> bool {
     match step {
         Step::Complete => rollup.reconciled.truth == Truth::True,
         Step::Start { .. } | Step::Running { .. } | Step::Await { .. } => false,
-        Step::Suspended { .. } | Step::Failed { .. } | Step::Refused { .. } => true,
+        Step::Suspended { .. } | Step::Failed { .. } | Step::Held { .. } | Step::Refused { .. } => {
+            true
+        }
     }
 }
 

@@ -4,23 +4,27 @@
 //! Job, the Job the object. Handing over twice is handing over once. A refusal is also recorded on
 //! the pipeline, where the person who can correct it looks.
 
-use std::{io::Read, sync::Arc};
+use std::{collections::BTreeMap, io::Read, sync::Arc};
 
 use bytes::Bytes;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     core::DynamicObject,
 };
-use muster_api::{Promise, labels};
-use muster_core::{FileSet, content::OUTPUT_BYTES_MAX};
+use muster_api::{ChildRequest, Promise, labels};
+use muster_core::{FileSet, content::OUTPUT_BYTES_MAX, yaml::to_yaml};
 use muster_daemon::Clock;
 use muster_plan::{
     admit::Refusal,
-    promise::Offer,
+    children::{
+        self,
+        emitted::{self, Ground, Identity},
+    },
+    promise::{Offer, RequestApi},
     request,
-    work::{self, Control, Output, control},
+    work::{self, Control, Group, Output, control},
     workflow::{
         Action, Scope, Subject,
         job::ATTEMPT_LABEL,
@@ -33,6 +37,7 @@ use crate::{
     content::ContentStore,
     fleet::Observer,
     objects::{self, Failed},
+    options::Chosen,
     work::put,
 };
 
@@ -55,9 +60,9 @@ pub struct ResultCall {
     pub namespace: String,
     /// The Job in the path.
     pub job: String,
-    /// The part in the path: `output` or `status`.
+    /// The part in the path: `output`, `status`, or what is asked for.
     pub part: String,
-    /// A file set, zstd-compressed.
+    /// A file set, zstd-compressed; nothing where something is asked for.
     pub body: Bytes,
 }
 
@@ -67,6 +72,7 @@ pub struct Results {
     client: Client,
     content: ContentStore,
     observer: Observer,
+    options: Chosen,
     clock: Clock,
 }
 
@@ -79,9 +85,14 @@ struct Origin {
 
 impl Results {
     /// With the client of the results controller.
-    pub(crate) fn new(client: Client, observer: Observer, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        client: Client,
+        observer: Observer,
+        options: Chosen,
+        clock: Clock,
+    ) -> Arc<Self> {
         let content = ContentStore::new(client.clone(), clock.clone());
-        Arc::new(Self { client, content, observer, clock })
+        Arc::new(Self { client, content, observer, options, clock })
     }
 
     /// Takes one part of a Job's result.
@@ -162,11 +173,109 @@ impl Results {
         match output {
             Output::Wait => Ok(()),
             Output::Groups(groups) => {
+                let output = self.take_children(origin, groups).await?;
                 let hands = (&self.content, &self.observer);
-                let put = put(&self.client, hands, subject, Some(&speaker.pipeline), groups).await;
+                let put = put(&self.client, hands, subject, Some(&speaker.pipeline), output).await;
                 put.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))
             }
         }
+    }
+
+    /// Takes out of the groups what the hub makes itself.
+    async fn take_children(
+        &self,
+        origin: &Origin,
+        groups: Vec<Group>,
+    ) -> Result<(Vec<Group>, Vec<ChildRequest>), Refusal> {
+        let platform = &self.options.now().platform;
+        if !emitted::concerns(&groups, platform) {
+            return Ok((groups, Vec::new()));
+        }
+        let offers = self.offers().await?;
+        let mut found = origin.subject.labels();
+        found.insert(labels::PIPELINE_NAME.to_owned(), origin.speaker.pipeline.clone());
+        let before = self.observer.world.works_with(&found);
+        let held: Vec<_> = before.into_iter().flat_map(|work| work.spec.children).collect();
+        let sites = &self.observer.world.sites();
+        let ground = Ground { platform, sites, offers: &offers, held: &held };
+        let (groups, children) = emitted::take(&origin.subject, groups, &ground)
+            .map_err(|error| Refusal::invalid(error.to_string()))?;
+        if !children.is_empty() {
+            let line = self.line(origin, &offers).await?;
+            emitted::check_line(&children, &line).map_err(Refusal::invalid)?;
+        }
+        Ok((groups, children))
+    }
+
+    /// What is offered: each Promise with its API.
+    async fn offers(&self) -> Result<Vec<(String, RequestApi)>, Refusal> {
+        let promises: Api<Promise> = Api::all(self.client.clone());
+        let all = promises.list(&ListParams::default()).await.map_err(unavailable)?.items;
+        let offer = |promise: Promise| {
+            let api = RequestApi::read(promise.spec.api.as_ref()?).ok()?;
+            Some((promise.name_any(), api))
+        };
+        Ok(all.into_iter().filter_map(offer).collect())
+    }
+
+    /// The object that the pipeline ran for, whose child it is, whose child that is, and so on.
+    async fn line(
+        &self,
+        origin: &Origin,
+        offers: &[(String, RequestApi)],
+    ) -> Result<Vec<Identity>, Refusal> {
+        let namespace = origin.subject.namespace.as_deref();
+        let mut line = vec![Identity::of_subject(&origin.subject)];
+        let mut object = self.object(origin).await?;
+        while line.len() <= emitted::DEPTH_MAX {
+            let owners = object.owner_references();
+            let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)) else {
+                break;
+            };
+            let group = owner.api_version.split('/').next().unwrap_or_default();
+            let mut known = offers.iter().map(|(_, api)| api);
+            let Some(api) = known.find(|api| api.group == group && api.kind == owner.kind) else {
+                break;
+            };
+            let kind = (api.kind.as_str(), api.plural.as_str());
+            let all = objects::dynamic_plural(&self.client, &owner.api_version, kind, namespace);
+            let above = all.get_opt(&owner.name).await.map_err(unavailable)?;
+            let uid = owner.uid.clone();
+            line.push(Identity {
+                group: group.to_owned(),
+                kind: owner.kind.clone(),
+                namespace: namespace.map(str::to_owned),
+                name: owner.name.clone(),
+            });
+            match above.filter(|above| above.uid().as_ref() == Some(&uid)) {
+                Some(above) => object = above,
+                None => break,
+            }
+        }
+        Ok(line)
+    }
+
+    /// The children of the object that a Job runs for, as they are now: each one's file below
+    /// `/kratix/input`, and its text.
+    pub async fn children(&self, call: ResultCall) -> Result<BTreeMap<String, String>, Refusal> {
+        let origin = self.authorise(&call).await?;
+        let object = self.object(&origin).await?;
+        let subject = Subject { uid: object.uid().unwrap_or_default(), ..origin.subject };
+        let mut files = BTreeMap::new();
+        for child in children::recorded(&object.data["status"]) {
+            let live = crate::children::find(&self.client, &child).await;
+            let live = live.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))?;
+            let Some(live) = live.filter(|live| children::is_own(&json!(live), &subject)) else {
+                continue;
+            };
+            let mut value = json!(live);
+            if let Some(metadata) = value["metadata"].as_object_mut() {
+                // As `kubectl get -o yaml` shows it: who set which field helps no pipeline.
+                metadata.remove("managedFields");
+            }
+            files.insert(child.path(&subject), to_yaml(&value));
+        }
+        Ok(files)
     }
 
     async fn take_status(&self, origin: &Origin, files: &FileSet) -> Result<(), Refusal> {

@@ -1,7 +1,7 @@
 //! Makes a Work be what a pipeline, or a Promise's dependencies, came to.
 
 use kube::{Api, Client, api::PostParams};
-use muster_api::Work;
+use muster_api::{ChildRequest, Work};
 use muster_core::Digest;
 use muster_plan::{
     work::{Group, work},
@@ -32,7 +32,7 @@ pub(crate) async fn put(
     (content, observer): (&ContentStore, &Observer),
     subject: &Subject,
     pipeline: Option<&str>,
-    groups: Vec<Group>,
+    (groups, children): (Vec<Group>, Vec<ChildRequest>),
 ) -> Result<(), WorkError> {
     let mut stored: Vec<(Group, Digest)> = Vec::with_capacity(groups.len());
     for group in groups {
@@ -40,6 +40,7 @@ pub(crate) async fn put(
         stored.push((group, digest));
     }
     let mut wanted = work(subject, pipeline, &stored);
+    wanted.spec.children = children;
     let name = wanted.metadata.name.clone().unwrap_or_default();
     let api: Api<Work> = Api::namespaced(client.clone(), &subject.job_namespace);
     let live = api.get_opt(&name).await.map_err(Failed::to(format!("read Work {name}")))?;

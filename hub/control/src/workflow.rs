@@ -22,6 +22,7 @@ use muster_api::{
     labels,
 };
 use muster_plan::{
+    children::{self, Family},
     request::Draft,
     workflow::{
         Action, Scope, Subject, access,
@@ -67,9 +68,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) selectors: &'a [DestinationSelector],
 }
 
-impl Wanted<'_> {
+impl<'a> Wanted<'a> {
     /// The names of the pipelines.
-    pub(crate) fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&'a str> {
         self.pipelines.iter().map(|pipeline| pipeline.metadata.name.as_str()).collect()
     }
 
@@ -88,6 +89,21 @@ impl Wanted<'_> {
 
     fn reference(&self) -> ObjectReference {
         reference(self.subject, self.object)
+    }
+}
+
+/// What is to be done next of a workflow, and by what that was decided.
+pub(crate) struct Outlook {
+    seen: Vec<JobSeen>,
+    run: Run,
+    progress: Progress,
+}
+
+impl Outlook {
+    /// Lets a pipeline begin only when the children of those before it are reconciled.
+    pub(crate) fn after(mut self, family: &Family, wanted: &Wanted<'_>, now: Timestamp) -> Self {
+        self.progress = children::hold(self.progress, family, wanted.pipelines, now);
+        self
     }
 }
 
@@ -128,6 +144,16 @@ impl Workflow {
         wanted: &Wanted<'_>,
         now: Timestamp,
     ) -> Result<Progress, Failed> {
+        let outlook = self.look(wanted, now).await?;
+        self.act(wanted, outlook, now).await
+    }
+
+    /// What is to be done next, with nothing done.
+    pub(crate) async fn look(
+        &self,
+        wanted: &Wanted<'_>,
+        now: Timestamp,
+    ) -> Result<Outlook, Failed> {
         let jobs = self.jobs(wanted.subject, Some(wanted.action));
         let run = wanted.run();
         let mut seen: Vec<_> = jobs.iter().map(|job| JobSeen::of(job)).collect();
@@ -135,7 +161,7 @@ impl Workflow {
             job.trouble = self.trouble(wanted.subject, job).await?;
         }
         let names = wanted.names();
-        let mut progress = engine::next(&Seen {
+        let progress = engine::next(&Seen {
             pipelines: &names,
             run: &run,
             jobs: &seen,
@@ -143,6 +169,17 @@ impl Workflow {
             suspended: is_marked(&wanted.object.metadata, labels::WORKFLOW_SUSPENDED),
             now,
         });
+        Ok(Outlook { seen, run, progress })
+    }
+
+    /// Does it.
+    pub(crate) async fn act(
+        &self,
+        wanted: &Wanted<'_>,
+        outlook: Outlook,
+        now: Timestamp,
+    ) -> Result<Progress, Failed> {
+        let Outlook { seen, run, mut progress } = outlook;
         match progress.step {
             Step::Start { index, attempt } => {
                 if let Err(failed) = self.start(wanted, &run, (index, attempt)).await {

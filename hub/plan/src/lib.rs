@@ -5,7 +5,9 @@
 
 pub mod admit;
 pub mod assign;
+pub mod children;
 pub mod config;
+pub mod drift;
 pub mod duration;
 pub mod explain;
 pub mod gitops;

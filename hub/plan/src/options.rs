@@ -3,7 +3,7 @@
 //!
 //! Read once for each look at an object, so that a change holds from the next look on.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::{ResourceRequirements, SecurityContext};
 
@@ -22,6 +22,9 @@ pub struct Options {
     /// a request should be told within one that it failed, and a passing fault is over by the third
     /// try or lasts longer.
     pub backoff_limit: i32,
+    /// The labels of the platform itself: what pipelines put out for them is made by the hub, where
+    /// no Destination takes it.
+    pub platform: BTreeMap<String, String>,
     /// What the containers of pipelines get.
     pub containers: ContainerDefaults,
     /// `workflows.jobOptions.podTTLSecondsAfterFinished`: how long the pods of ended Jobs stay;
@@ -65,6 +68,7 @@ impl Default for Options {
             interval: Duration::from_secs(10 * 3600),
             reconcile_after_failure: true,
             backoff_limit: 2,
+            platform: [("environment".to_owned(), "platform".to_owned())].into(),
             containers: ContainerDefaults::default(),
             pod_ttl: None,
             binding: BindingStrategy::Floating,

@@ -224,6 +224,7 @@ mod tests {
                 promise_name: "web".into(),
                 resource_name: request.map(str::to_owned),
                 workload_groups: vec![group],
+                ..WorkSpec::default()
             },
         );
         work.metadata.namespace = Some("default".into());

@@ -19,6 +19,7 @@ use muster_core::Waiting;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    children::{self, Family},
     names,
     options::Options,
     promise::RequestApi,
@@ -190,7 +191,10 @@ impl Draft {
                 self.judge(&reconciled(Truth::Unknown, WORKFLOW_SUSPENDED, "Suspended"));
             }
             _ => {
-                self.judge(&reconciled(Truth::Unknown, "WorkflowPending", "Pending"));
+                match &progress.step {
+                    Step::Held { waiting, .. } => self.judge(&children::unreconciled(waiting)),
+                    _ => self.judge(&reconciled(Truth::Unknown, "WorkflowPending", "Pending")),
+                }
                 match failing(progress, names) {
                     Some(failing) => {
                         let message = format!("{MESSAGE_FAILING}{}", failing.message());
@@ -275,6 +279,11 @@ impl Draft {
         self.judge(&rollup.reconciled);
     }
 
+    /// Records the object's children, before any of them is made.
+    pub fn children(&mut self, family: &Family) {
+        self.set("children", family.record());
+    }
+
     /// Says where things are and how they do, complete or not.
     pub fn standing(&mut self, rollup: &Rollup) {
         match &rollup.healthy {
@@ -345,7 +354,10 @@ impl Draft {
                 self.removing(&waiting, None);
                 self.set("message", json!(said(progress, *index, names)));
             }
-            Step::Start { index, .. } | Step::Running { index } | Step::Refused { index, .. } => {
+            Step::Start { index, .. }
+            | Step::Running { index }
+            | Step::Held { index, .. }
+            | Step::Refused { index, .. } => {
                 let running = || Waiting::PipelineRunning { pipeline: names[*index].to_owned() };
                 let waiting = failing(progress, names).unwrap_or_else(running);
                 self.forget(kind::DELETE_WORKFLOW_COMPLETED);
@@ -391,6 +403,7 @@ fn completed(progress: &Progress, names: &[&str]) -> Verdict {
         Step::Start { .. }
         | Step::Running { .. }
         | Step::Await { .. }
+        | Step::Held { .. }
         | Step::Refused { .. }
         | Step::Suspended { .. } => {
             let mut text = "Pipelines are still in progress".to_owned();
@@ -410,6 +423,7 @@ fn failing(progress: &Progress, names: &[&str]) -> Option<Waiting> {
             let (pipeline, cause) = (names[*index].to_owned(), cause.clone());
             Some(Waiting::PipelineRefused { pipeline, cause })
         }
+        Step::Held { waiting, .. } => Some(waiting.clone()),
         Step::Running { index } => {
             let entry = progress.pipelines.get(*index)?;
             let cause = entry.message.clone().filter(|_| entry.phase == phase::RUNNING)?;

@@ -10,6 +10,7 @@ mod stored;
 mod work;
 mod works;
 
+pub(crate) use placement::healthy_verdict;
 pub use placement::placement;
 pub use silence::{heard_soon, work_heard_soon};
 pub use standing::{OFFLINE_AFTER, WORST_MAX};

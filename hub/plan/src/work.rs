@@ -111,6 +111,7 @@ pub fn work(subject: &Subject, pipeline: Option<&str>, groups: &[(Group, Digest)
         promise_name: subject.promise.clone(),
         resource_name: requested.then(|| subject.name.clone()),
         workload_groups: groups.iter().map(|(group, digest)| described(group, digest)).collect(),
+        children: Vec::new(),
     };
     let mut work = Work::new(&name, spec);
     work.metadata.namespace = Some(subject.job_namespace.clone());

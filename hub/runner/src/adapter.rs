@@ -1,6 +1,6 @@
 //! The hub's own containers in a pipeline's pod: what `/bin/pipeline-adapter` is in Kratix's Jobs.
 //!
-//! `reader` fetches the object and writes it for the pipeline; `work-creator` hands the pipeline's
+//! `reader` fetches the object, and the requests made for it, and writes them for the pipeline; `work-creator` hands the pipeline's
 //! output to the hub; `update-status` hands over what it says about status. All decisions are the
 //! hub's: this side only reads files, carefully, and sends them with the pod's own token.
 
@@ -17,7 +17,10 @@ use std::{
 };
 
 use kube::Client;
-use muster_core::{FileSet, content::FileError};
+use muster_core::{
+    FileSet,
+    content::{FileError, check_path},
+};
 
 use api::Api;
 
@@ -29,6 +32,7 @@ pub(crate) const JOB_VARIABLE: &str = "MUSTER_JOB";
 /// Where the results endpoint is, if not at the API's address (in a cluster: a Service of the hub).
 const RESULTS_VARIABLE: &str = "MUSTER_RESULTS_URL";
 
+const INPUT_DIR: &str = "/kratix/input";
 const INPUT_FILE: &str = "/kratix/input/object.yaml";
 /// Where `update-status` finds what the pipeline says about status, as in Kratix.
 const METADATA_DIR: &str = "/work-creator-files/metadata";
@@ -55,7 +59,7 @@ const FLAGS: [&str; 7] = [
 /// What the adapter is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdapterArgs {
-    /// Write the live object to `/kratix/input/object.yaml`.
+    /// Write the live object to `/kratix/input/object.yaml`, its children below `children/`.
     Reader,
     /// Send the output below this directory (`input/`, `metadata/`) to the hub.
     WorkCreator {
@@ -83,7 +87,7 @@ pub enum AdapterError {
     /// A file could not be read or written.
     #[error("cannot {action} {path}")]
     File {
-        /// `read` or `write`.
+        /// `read`, `write` or `make`.
         action: &'static str,
         /// As the container sees it.
         path: PathBuf,
@@ -236,15 +240,37 @@ async fn read_object(pod: &PodView) -> Result<(), AdapterError> {
     };
     let root = if group.is_empty() { "/api".to_owned() } else { format!("/apis/{group}") };
     let object = pod.api()?.get(&format!("{root}/{version}/{namespace}{plural}/{name}")).await?;
-    let text = muster_core::yaml::to_yaml(&object);
-    let failed = |source| AdapterError::File { action: "write", path: INPUT_FILE.into(), source };
+    write(pod, Path::new(INPUT_FILE), &muster_core::yaml::to_yaml(&object))?;
+    let has_children = object.pointer("/status/children").is_some();
+    if has_children { read_children(pod).await } else { Ok(()) }
+}
+
+/// Writes the requests that earlier pipelines put out, as they are now.
+async fn read_children(pod: &PodView) -> Result<(), AdapterError> {
+    let job = pod.variable(JOB_VARIABLE)?;
+    for (name, text) in pod.api()?.get_children(job).await? {
+        // The hub is trusted with what it says, and not with where it is written.
+        check_path(&name)?;
+        let path = Path::new(INPUT_DIR).join(&name);
+        if let Some(dir) = path.parent() {
+            let failed = |source| AdapterError::File { action: "make", path: dir.into(), source };
+            fs::create_dir_all(pod.path(dir)).map_err(failed)?;
+        }
+        write(pod, &path, &text)?;
+    }
+    Ok(())
+}
+
+/// Writes a file for all to read, never through a link.
+fn write(pod: &PodView, path: &Path, text: &str) -> Result<(), AdapterError> {
+    let failed = |source| AdapterError::File { action: "write", path: path.into(), source };
     let mut file = fs::File::options()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o644)
         .custom_flags(libc::O_NOFOLLOW)
-        .open(pod.path(Path::new(INPUT_FILE)))
+        .open(pod.path(path))
         .map_err(failed)?;
     file.write_all(text.as_bytes()).map_err(failed)
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, future::BoxFuture, stream::BoxStream};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use muster_apiserver::{
     AdmissionRequest, Admit, ApiServer, HeldTo, LogOptions, LogTarget, Mounted, Named, Operation,
     POD_NAME, POD_UID, PodLogs, Status, UserInfo,
@@ -16,6 +16,7 @@ use muster_control::{
 use muster_daemon::{OnError, Tasks};
 use muster_plan::admit::Refusal;
 use muster_runner::ServeApi;
+use serde::Serialize;
 
 /// Where pipelines hand in their results: `/muster/results/{namespace}/{job}/{part}`.
 const RESULTS: &str = "/muster/results/";
@@ -135,11 +136,12 @@ impl Mounted for Handing {
             let path = request.uri().path().to_owned();
             let parts: Vec<_> = path.trim_start_matches(RESULTS).split('/').collect();
             let [namespace, job, part] = parts[..] else {
-                return answer(Err(Refusal::not_found(format!("there is no {path}"))));
+                return answer::<()>(Err(Refusal::not_found(format!("there is no {path}"))));
             };
             let of = |key: &str| {
                 user.extra.get(key).and_then(|all| all.first()).cloned().unwrap_or_default()
             };
+            let asks = request.method() == Method::GET;
             let call = ResultCall {
                 pod_name: of(POD_NAME),
                 pod_uid: of(POD_UID),
@@ -148,14 +150,18 @@ impl Mounted for Handing {
                 part: part.to_owned(),
                 body: request.into_body(),
             };
-            answer(results.handle(call).await)
+            match (asks, part) {
+                (false, _) => answer(results.handle(call).await),
+                (true, "children") => answer(results.children(call).await),
+                (true, _) => answer::<()>(Err(Refusal::not_found(format!("there is no {path}")))),
+            }
         })
     }
 }
 
-fn answer(result: Result<(), Refusal>) -> Response<Bytes> {
+fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response<Bytes> {
     let (code, body) = match result {
-        Ok(()) => (StatusCode::OK, Bytes::from_static(b"{}")),
+        Ok(value) => (StatusCode::OK, serde_json::to_vec(&value).unwrap_or_default().into()),
         Err(refusal) => {
             let status = status(&refusal);
             let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::BAD_REQUEST);

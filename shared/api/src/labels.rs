@@ -26,6 +26,12 @@ pub const WORKLOAD_GROUP_ID: &str = "kratix.io/workload-group-id";
 pub const TARGET_DESTINATION: &str = "kratix.io/targetDestinationName";
 /// Set on a WorkPlacement whose Destination no longer matches.
 pub const MISPLACED: &str = "kratix.io/misplaced";
+/// The Promise of the request (or the Promise itself) whose pipeline put a request out.
+pub const PARENT_PROMISE_NAME: &str = "kratix.io/parent-promise-name";
+/// The request whose pipeline put a request out; absent where a Promise's did.
+pub const PARENT_RESOURCE_NAME: &str = "kratix.io/parent-resource-name";
+/// The namespace of that request.
+pub const PARENT_RESOURCE_NAMESPACE: &str = "kratix.io/parent-resource-namespace";
 /// Set on the latest PromiseRevision.
 pub const LATEST_REVISION: &str = "kratix.io/latest-revision";
 /// The PromiseRelease that a Promise comes from.
@@ -70,6 +76,11 @@ pub const SKIP_REQUEST_CLEANUP: &str = "kratix.io/skip-resource-request-cleanup-
 pub const SCHEMA_BY_BINDING: &str = "fleet.muster.dev/schema-by-binding";
 /// Annotation: which of a binding's labels are copies of the request's. Set by the hub.
 pub const MIRRORED: &str = "fleet.muster.dev/mirrored-labels";
+/// Annotation on a request that a pipeline put out: the hash of what it put out. Set by the hub.
+pub const EMITTED: &str = "fleet.muster.dev/emitted";
+/// Annotation on a pipeline: `false` lets it begin before the requests of earlier pipelines are
+/// reconciled. Set by authors.
+pub const WAIT_FOR_CHILDREN: &str = "fleet.muster.dev/wait-for-children";
 /// Annotation, `true` on an Agent that is being deleted: do not wait for what it holds.
 pub const ABANDON: &str = "fleet.muster.dev/abandon";
 

@@ -35,7 +35,7 @@ pub use promise_release::{PromiseRelease, PromiseReleaseSpec, PromiseReleaseStat
 pub use promise_revision::{PromiseRevision, PromiseRevisionSpec, PromiseRevisionStatus};
 pub use resource_binding::{ResourceBinding, ResourceBindingSpec, ResourceBindingStatus};
 pub use state_store::StateStoreStatus;
-pub use work::{Work, WorkSpec, WorkStatus, WorkloadGroup};
+pub use work::{ChildRequest, Work, WorkSpec, WorkStatus, WorkloadGroup};
 pub use work_placement::{WorkPlacement, WorkPlacementSpec, WorkPlacementStatus};
 
 /// The group of Kratix's kinds.

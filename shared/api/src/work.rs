@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::destination::DestinationSelector;
 
@@ -32,6 +33,22 @@ pub struct WorkSpec {
     /// The groups, by directory.
     #[serde(default)]
     pub workload_groups: Vec<WorkloadGroup>,
+    /// Requests of Promises of this very platform: the hub makes them itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ChildRequest>,
+}
+
+/// A request that a pipeline put out for this platform. It is an object and no file: it stands here
+/// whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChildRequest {
+    /// The Promise that it is a request of.
+    pub promise: String,
+    /// The plural of its kind.
+    pub resource: String,
+    /// Its apiVersion, kind, metadata and spec.
+    #[schemars(schema_with = "crate::crds::free_object")]
+    pub manifest: Value,
 }
 
 /// Files that go to the same destinations.

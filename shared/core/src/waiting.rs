@@ -93,6 +93,32 @@ pub enum Waiting {
         /// The destination.
         destination: String,
     },
+    /// A request that one of its pipelines put out is not reconciled.
+    ChildNotReady {
+        /// The child: its kind and name.
+        child: String,
+        /// What the child says.
+        cause: String,
+    },
+    /// Such a request has failed.
+    ChildFailed {
+        /// The child.
+        child: String,
+        /// What the child says.
+        cause: String,
+    },
+    /// Such a request cannot be made.
+    ChildRefused {
+        /// The child.
+        child: String,
+        /// Why, and what to do.
+        cause: String,
+    },
+    /// Such a request is being removed.
+    RemovingChild {
+        /// The child.
+        child: String,
+    },
     /// The Promise cannot fulfil requests.
     PromiseUnavailable {
         /// The Promise.
@@ -140,6 +166,10 @@ impl Waiting {
             Self::NotYetWritten { .. } => "NotYetWritten",
             Self::NeedsApplier { .. } => "NeedsApplier",
             Self::Removing { .. } => "Removing",
+            Self::ChildNotReady { .. } => "ChildNotReady",
+            Self::ChildFailed { .. } => "ChildFailed",
+            Self::ChildRefused { .. } => "ChildRefused",
+            Self::RemovingChild { .. } => "RemovingChild",
             Self::PromiseUnavailable { .. } => "PromiseUnavailable",
             Self::RevisionMissing { .. } => "PromiseRevisionNotFound",
             Self::SeveralBindings { .. } => "SeveralResourceBindings",
@@ -202,6 +232,10 @@ impl Waiting {
             Self::Removing { destination } => {
                 format!("files are being removed from destination {destination}")
             }
+            Self::ChildNotReady { child, cause } => format!("waiting for {child}: {cause}"),
+            Self::ChildFailed { child, cause } => format!("{child} failed: {cause}"),
+            Self::ChildRefused { child, cause } => format!("{child} cannot be made: {cause}"),
+            Self::RemovingChild { child } => format!("{child} is being removed"),
             Self::PromiseUnavailable { promise } => format!(
                 "promise {promise} cannot fulfil requests yet: kubectl describe promise {promise}"
             ),

@@ -78,6 +78,14 @@ impl Promises {
                 return Ok(Next::Change);
             }
         }
+        let names = case.wanted(Action::Configure).names();
+        let status = &case.object.data["status"];
+        if let Some(waiting) = self.children.remove(&case.subject, status, &names).await? {
+            let mut draft = case.draft();
+            draft.removing(&waiting, None);
+            objects::write_status(&case.api, &case.object, &draft.finish()).await?;
+            return Ok(Next::Change);
+        }
         self.workflow.delete_jobs(&case.subject).await?;
         if !self.works_are_gone(case).await? {
             return Ok(Next::Change);

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     objects,
+    owner::Owner,
     queue::{Key, Triggers},
     shelf::version,
 };
@@ -230,6 +231,9 @@ impl Watch {
     }
 
     async fn take(&mut self, event: watcher::Event<Seen>) {
+        if let watcher::Event::Apply(child) | watcher::Event::Delete(child) = &event {
+            self.wake_parent(child).await;
+        }
         match event {
             watcher::Event::Apply(object) => {
                 let key = self.key(&object);
@@ -252,6 +256,15 @@ impl Watch {
                 self.promises.look_at(self.promise.clone()).await;
             }
             watcher::Event::Init | watcher::Event::InitDone => {}
+        }
+    }
+
+    /// Who a child is made for looks at it again, whoever changed it.
+    async fn wake_parent(&self, child: &Seen) {
+        match Owner::parent_of(&child.metadata) {
+            Some(Owner::Request(key)) => self.requests.look_at(key).await,
+            Some(Owner::Promise(name)) => self.promises.look_at(name).await,
+            None => {}
         }
     }
 

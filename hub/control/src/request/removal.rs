@@ -28,6 +28,13 @@ impl Requests {
         if let Some(next) = self.delete_pipeline(case).await? {
             return Ok(next);
         }
+        let (status, names) = (&case.request.data["status"], case.pipelines());
+        if let Some(waiting) = self.children.remove(&case.subject, status, &names).await? {
+            let mut draft = case.draft();
+            draft.removing(&waiting, None);
+            self.write(case, draft).await?;
+            return Ok(Next::Change);
+        }
         if !self.works_are_gone(case).await? {
             return Ok(Next::Change);
         }

@@ -165,6 +165,7 @@ impl Home {
             promise_name: "web".into(),
             resource_name: request.map(str::to_owned),
             workload_groups: vec![group],
+            ..WorkSpec::default()
         };
         let api = self.api::<Work>();
         if let Some(mut held) = api.get_opt(name).await.unwrap() {

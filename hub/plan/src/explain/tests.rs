@@ -43,6 +43,7 @@ fn work() -> Work {
             promise_name: "web".into(),
             resource_name: Some("shop".into()),
             workload_groups: vec![group],
+            ..WorkSpec::default()
         },
     );
     work.metadata.namespace = Some("default".into());

@@ -7,7 +7,8 @@ use super::object;
 use crate::workflow::Scope;
 
 /// What of a request's status is the hub's.
-const HUB_KEYS: [&str; 11] = [
+const HUB_KEYS: [&str; 12] = [
+    "children",
     "kratix",
     "placements",
     "healthStatus",

@@ -41,6 +41,7 @@ fn work() -> Work {
         promise_name: "web".into(),
         resource_name: Some("shop".into()),
         workload_groups: vec![group],
+        ..WorkSpec::default()
     };
     let mut work = Work::new("web-shop", spec);
     work.metadata.namespace = Some("default".into());

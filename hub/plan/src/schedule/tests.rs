@@ -41,6 +41,7 @@ fn work(request: Option<&str>, selectors: Vec<DestinationSelector>) -> Work {
             promise_name: "web".into(),
             resource_name: request.map(str::to_owned),
             workload_groups: vec![group],
+            ..WorkSpec::default()
         },
     );
     work.metadata.namespace = Some("default".into());

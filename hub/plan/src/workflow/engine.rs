@@ -7,6 +7,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use muster_api::{labels, promise::PipelineStatus};
+use muster_core::Waiting;
 
 use super::{
     job::{ATTEMPT_LABEL, RUN_LABEL},
@@ -124,6 +125,13 @@ pub enum Step {
         /// When it is tried again by itself.
         until: Option<Timestamp>,
     },
+    /// Wait for what earlier pipelines put out.
+    Held {
+        /// Which pipeline.
+        index: usize,
+        /// What it waits for.
+        waiting: Waiting,
+    },
     /// The API refuses what the pipeline needs to begin; it is tried again.
     Refused {
         /// Which pipeline.
@@ -152,14 +160,25 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Its pipeline could not begin after all. Which try it is stays: the Job of the one before would
-    /// else speak for it.
+    /// Its pipeline could not begin after all.
     pub fn refused(mut self, index: usize, cause: &str, now: Timestamp) -> Self {
-        let entry = &mut self.pipelines[index];
-        entry.message = Some(cause.to_owned());
-        move_to(entry, phase::PENDING, now);
+        self.unbegun(index, cause.to_owned(), now);
         self.step = Step::Refused { index, cause: cause.to_owned() };
         self
+    }
+
+    /// Its pipeline may not begin yet.
+    pub fn held(mut self, index: usize, waiting: Waiting, now: Timestamp) -> Self {
+        self.unbegun(index, waiting.message(), now);
+        self.step = Step::Held { index, waiting };
+        self
+    }
+
+    /// Which try it is stays: the Job of the one before would else speak for it.
+    fn unbegun(&mut self, index: usize, message: String, now: Timestamp) {
+        let entry = &mut self.pipelines[index];
+        entry.message = Some(message);
+        move_to(entry, phase::PENDING, now);
     }
 }
 

@@ -161,10 +161,12 @@ impl Turn<'_> {
     }
 
     fn init_containers(&self) -> Result<Vec<Container>, serde_json::Error> {
+        let mut env = self.environment();
+        env.push(self.job_variable());
         let mut containers = vec![self.hub_container(
             "reader",
             &["reader".to_owned()],
-            self.environment(),
+            env,
             &[("shared-input", "/kratix/input"), ("shared-output", "/kratix/output")],
         )];
         for written in &self.pipeline().spec.containers {

@@ -1,6 +1,6 @@
 //! The pod's way to the API and to the hub's results endpoint, with the pod's own token.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
 use http::{HeaderValue, Method, Request, header::InvalidHeaderValue};
 use kube::{Client, Config, config::AuthInfo};
@@ -97,6 +97,19 @@ impl Api {
         let what = format!("GET {path}");
         let request = self.request(Method::GET, path, Vec::new(), &what)?;
         let text = call(&self.client, request, &what).await?;
+        serde_json::from_str(&text)
+            .map_err(|error| CallError::Refused { what, message: error.to_string() })
+    }
+
+    /// The children of the object that a Job runs for: the path and text of each.
+    pub(super) async fn get_children(
+        &self,
+        job: &str,
+    ) -> Result<BTreeMap<String, String>, CallError> {
+        let path = format!("/muster/results/{}/{job}/children", self.namespace);
+        let what = "the requests of earlier pipelines".to_owned();
+        let request = self.request(Method::GET, &path, Vec::new(), &what)?;
+        let text = call(self.results.as_ref().unwrap_or(&self.client), request, &what).await?;
         serde_json::from_str(&text)
             .map_err(|error| CallError::Refused { what, message: error.to_string() })
     }

@@ -1,0 +1,298 @@
+//! Requests that are made of requests, against the embedded API.
+
+#[path = "offers/home.rs"]
+mod home;
+
+use std::{sync::Arc, time::Duration};
+
+use home::{Home, Play, condition, eventually, files, pipeline, promise, request, works};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+    core::DynamicObject,
+};
+use serde_json::{Value, json};
+
+const PLATFORM: &str = "- matchLabels: {environment: platform}\n";
+
+/// The pipelines of these tests. `bring` puts out a Database of the size of its App, and of other
+/// things what its size asks for; `main`, the Database's, writes a file that no Destination takes
+/// if it is to be slow, and fails if it is to be bad.
+fn plays() -> Play {
+    Arc::new(|pipeline, object| {
+        let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let (name, size) = (text("/metadata/name"), text("/spec/size"));
+        let database = |more: &str| {
+            format!(
+                "apiVersion: ex.io/v1\nkind: Database\nmetadata: {{name: {name}-db{more}}}\n\
+                 spec: {{size: \"{size}\"}}\n"
+            )
+        };
+        let for_platform = |text: &str| {
+            let selectors = ("metadata/destination-selectors.yaml", PLATFORM);
+            Ok(files(&[("output/requests.yaml", text), selectors]))
+        };
+        match (pipeline, size) {
+            ("bring", "none") => Ok(files(&[])),
+            ("bring", "elsewhere") => for_platform(&database(", namespace: other")),
+            ("bring", "itself") => for_platform(&format!(
+                "apiVersion: ex.io/v1\nkind: App\nmetadata: {{name: {name}}}\nspec: {{}}\n"
+            )),
+            ("bring", "endless") => for_platform(&format!(
+                "apiVersion: ex.io/v1\nkind: App\nmetadata: {{name: {name}x}}\n\
+                 spec: {{size: endless}}\n"
+            )),
+            ("bring", _) => for_platform(&database("")),
+            ("prepare", _) => for_platform(
+                "apiVersion: ex.io/v1\nkind: Database\nmetadata: {name: shared, namespace: other}\n",
+            ),
+            ("main", "slow") => Ok(files(&[("output/a.yaml", "a: 1\n")])),
+            ("main", "bad") => Err("BackoffLimitExceeded: it broke".to_owned()),
+            _ => Ok(files(&[])),
+        }
+    })
+}
+
+fn is(object: &Value, kind: &str, text: &str) -> bool {
+    condition(object, kind).starts_with(text)
+}
+
+/// A hub that offers Apps, whose pipelines are `bring` and `finish`, and Databases.
+async fn offering() -> Home {
+    let home = Home::open(plays()).await;
+    for offer in [
+        promise("database", "Database", &[pipeline("main")]),
+        promise("app", "App", &[pipeline("bring"), pipeline("finish")]),
+    ] {
+        home.apply(&offer).await.unwrap();
+        let name = offer["metadata"]["name"].as_str().unwrap();
+        home.until(&home.of(&offer), name, |p| is(p, "Available", "True")).await;
+    }
+    home
+}
+
+fn apps(home: &Home) -> Api<DynamicObject> {
+    home.of(&request("App", "", ""))
+}
+
+fn databases(home: &Home) -> Api<DynamicObject> {
+    home.of(&request("Database", "", ""))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_pipeline_puts_out_for_the_platform_is_made_followed_and_removed() {
+    let home = offering().await;
+    home.apply(&request("App", "shop", "1")).await.unwrap();
+    let (apps, databases) = (apps(&home), databases(&home));
+    let shop = home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+    // The next pipeline began when what the first one asked for was there.
+    assert_eq!(home.runs(), ["bring", "main", "finish"]);
+    assert_eq!(shop["status"]["children"][0]["phase"], "Ready");
+    let made = json!(databases.get("shop-db").await.unwrap());
+    assert_eq!(made["spec"]["size"], "1");
+    let owner = &made["metadata"]["ownerReferences"][0];
+    assert_eq!((&owner["uid"], &owner["kind"]), (&shop["metadata"]["uid"], &json!("App")));
+    let labels = &made["metadata"]["labels"];
+    assert_eq!(labels["kratix.io/parent-promise-name"], "app");
+    assert_eq!(labels["kratix.io/parent-resource-name"], "shop");
+    assert_eq!(labels["kratix.io/parent-resource-namespace"], "default");
+    // It is no file of any destination's.
+    let work = &works(&home, "default").await["bring"];
+    assert_eq!(work["spec"]["workloadGroups"], json!([]));
+
+    // Its change arrives, and is waited for.
+    home.apply(&request("App", "shop", "2")).await.unwrap();
+    let seen = home.until(&databases, "shop-db", |db| db["spec"]["size"] == "2").await;
+    assert_eq!(seen["metadata"]["uid"], made["metadata"]["uid"]);
+    home.until(&apps, "shop", |app| {
+        is(app, "Reconciled", "True") && app["status"]["observedGeneration"] == 2
+    })
+    .await;
+
+    // What others change of it is put back, and what they delete is made again.
+    let patch = Patch::Merge(json!({ "spec": { "size": "9" } }));
+    databases.patch("shop-db", &PatchParams::default(), &patch).await.unwrap();
+    home.until(&databases, "shop-db", |db| db["spec"]["size"] == "2").await;
+    databases.delete("shop-db", &DeleteParams::default()).await.unwrap();
+    home.until(&databases, "shop-db", |db| {
+        !db.is_null() && db["metadata"]["uid"] != made["metadata"]["uid"]
+    })
+    .await;
+
+    // No longer put out, it goes.
+    home.apply(&request("App", "shop", "none")).await.unwrap();
+    home.until_gone(&databases, "shop-db").await;
+    let shop = home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+    home.until(&apps, "shop", |app| app["status"]["children"].is_null()).await;
+    assert_eq!(shop["status"]["message"], "Resource requested");
+
+    // It goes with its parent, and before it.
+    home.apply(&request("App", "shop", "3")).await.unwrap();
+    home.until(&databases, "shop-db", |db| db["spec"]["size"] == "3").await;
+    apps.delete("shop", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&apps, "shop").await;
+    assert!(databases.get_opt("shop-db").await.unwrap().is_none());
+    assert!(works(&home, "default").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_says_which_child_it_waits_for_and_why() {
+    let home = offering().await;
+    let apps = apps(&home);
+    home.apply(&request("App", "shop", "slow")).await.unwrap();
+    let waits = "Unknown/ChildNotReady: waiting for Database shop-db: no destination matches";
+    let seen = home.until(&apps, "shop", |app| is(app, "Reconciled", waits)).await;
+    let completed = condition(&seen, "ConfigureWorkflowCompleted");
+    assert!(
+        completed.contains("Pipelines are still in progress: waiting for Database"),
+        "{seen:#}"
+    );
+    assert!(!home.runs().contains(&"finish".to_owned()), "{:?}", home.runs());
+
+    home.apply(&request("App", "shop", "bad")).await.unwrap();
+    let failed = "False/ChildFailed: Database shop-db failed: A Configure Pipeline has failed";
+    home.until(&apps, "shop", |app| is(app, "Reconciled", failed)).await;
+    assert!(!home.runs().contains(&"finish".to_owned()), "{:?}", home.runs());
+
+    home.apply(&request("App", "shop", "good")).await.unwrap();
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+    assert_eq!(home.runs().last().unwrap(), "finish");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_whose_author_wants_it_so_begins_before_the_children_are_ready() {
+    let home = offering().await;
+    let mut finish = pipeline("finish");
+    finish["metadata"]["annotations"] = json!({ "fleet.muster.dev/wait-for-children": "false" });
+    let offer = promise("app", "App", &[pipeline("bring"), finish]);
+    home.apply(&offer).await.unwrap();
+    let generation = |promise: &Value| {
+        promise["status"]["observedGeneration"] == promise["metadata"]["generation"]
+    };
+    home.until(&home.of(&offer), "app", generation).await;
+    home.apply(&request("App", "shop", "slow")).await.unwrap();
+    let seen =
+        home.until(&apps(&home), "shop", |app| is(app, "ConfigureWorkflowCompleted", "True")).await;
+    // All pipelines are through; it is not done before its child is.
+    assert!(!is(&seen, "Reconciled", "True"), "{seen:#}");
+    home.until(&apps(&home), "shop", |app| is(app, "Reconciled", "Unknown/ChildNotReady")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_is_somebody_elses_is_told_and_left_alone() {
+    let home = offering().await;
+    let (apps, databases) = (apps(&home), databases(&home));
+    home.apply(&request("Database", "shop-db", "mine")).await.unwrap();
+    home.until(&databases, "shop-db", |db| is(db, "Reconciled", "True")).await;
+    home.apply(&request("App", "shop", "1")).await.unwrap();
+    let seen = home.until(&apps, "shop", |app| is(app, "Reconciled", "False")).await;
+    assert_eq!(
+        condition(&seen, "Reconciled"),
+        "False/ChildRefused: Database shop-db cannot be made: a Database of that name exists in \
+         default and is somebody else's: choose another name, or delete it"
+    );
+    // Neither changed, nor taken along.
+    let mine = json!(databases.get("shop-db").await.unwrap());
+    assert_eq!(mine["spec"]["size"], "mine");
+    assert!(mine["metadata"]["ownerReferences"].is_null(), "{mine:#}");
+    apps.delete("shop", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&apps, "shop").await;
+    assert!(databases.get_opt("shop-db").await.unwrap().is_some());
+
+    // When it is out of the way, the child is made without anybody's asking.
+    home.apply(&request("App", "shop", "1")).await.unwrap();
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "False/ChildRefused")).await;
+    databases.delete("shop-db", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&databases, "shop-db").await;
+    home.clock.skip(Duration::from_secs(10));
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_requester_gets_no_more_than_the_promise_gives() {
+    let home = offering().await;
+    let other = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "other" },
+    });
+    home.apply(&other).await.unwrap();
+    let apps = apps(&home);
+    for (size, words) in [
+        ("elsewhere", "Database shop-db: metadata.namespace: \"other\" is not the namespace"),
+        ("itself", "App shop is the request that puts it out: a request cannot be made of itself"),
+    ] {
+        home.apply(&request("App", "shop", size)).await.unwrap();
+        let seen =
+            home.until(&apps, "shop", |app| condition(app, "Reconciled").contains(words)).await;
+        assert!(is(&seen, "Reconciled", "False/ConfigureWorkflowFailed"), "{seen:#}");
+    }
+    let elsewhere = home.kind("ex.io/v1", "Database", Some("other"));
+    assert!(elsewhere.get_opt("shop-db").await.unwrap().is_none());
+
+    // A request of requests of requests ends somewhere.
+    home.apply(&request("App", "a", "endless")).await.unwrap();
+    let last = format!("a{}", "x".repeat(8));
+    let seen = home
+        .until(&apps, &last, |app| is(app, "Reconciled", "False/ConfigureWorkflowFailed"))
+        .await;
+    assert!(condition(&seen, "Reconciled").contains("no more than 8 generations"), "{seen:#}");
+    home.until(&apps, "a", |app| is(app, "Reconciled", "False/ChildFailed")).await;
+    apps.delete("a", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&apps, "a").await;
+    home.until_gone(&apps, &last).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promises_own_pipeline_may_put_requests_anywhere() {
+    let home = offering().await;
+    let other = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "other" },
+    });
+    home.apply(&other).await.unwrap();
+    let mut suite = promise("suite", "Suite", &[]);
+    suite["spec"]["workflows"]["promise"] = json!({ "configure": [pipeline("prepare")] });
+    home.apply(&suite).await.unwrap();
+    let (suites, elsewhere) = (home.of(&suite), home.kind("ex.io/v1", "Database", Some("other")));
+    home.until(&elsewhere, "shared", |db| is(db, "Reconciled", "True")).await;
+    let seen = home.until(&suites, "suite", |p| is(p, "Reconciled", "True")).await;
+    assert_eq!(seen["status"]["children"][0]["phase"], "Ready");
+    let made = json!(elsewhere.get("shared").await.unwrap());
+    assert_eq!(made["metadata"]["labels"]["kratix.io/parent-promise-name"], "suite");
+    assert_eq!(made["metadata"]["ownerReferences"][0]["kind"], "Promise");
+    suites.delete("suite", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&suites, "suite").await;
+    assert!(elsewhere.get_opt("shared").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_destination_is_the_platform_requests_go_there_as_files() {
+    let home = offering().await;
+    let labels = json!({ "environment": "platform" });
+    for object in [
+        json!({
+            "apiVersion": "platform.kratix.io/v1alpha1", "kind": "GitStateStore",
+            "metadata": { "name": "store" },
+            "spec": {
+                "url": "https://127.0.0.1:9/x.git", "branch": "main",
+                "secretRef": { "name": "none", "namespace": "default" },
+            },
+        }),
+        json!({
+            "apiVersion": "platform.kratix.io/v1alpha1", "kind": "Destination",
+            "metadata": { "name": "hub", "labels": labels },
+            "spec": { "path": "hub", "stateStoreRef": { "kind": "GitStateStore", "name": "store" } },
+        }),
+    ] {
+        home.apply(&object).await.unwrap();
+    }
+    home.apply(&request("App", "shop", "1")).await.unwrap();
+    let placed = eventually(|| async {
+        let works = works(&home, "default").await;
+        let groups = works.get("bring")?["spec"]["workloadGroups"].as_array()?.len();
+        (groups == 1).then_some(works)
+    });
+    let works = placed.await.expect("the request is a file");
+    assert!(works["bring"]["spec"]["children"].is_null(), "{works:#?}");
+    home.until(&apps(&home), "shop", |app| is(app, "ConfigureWorkflowCompleted", "True")).await;
+    assert_eq!(home.runs(), ["bring", "finish"], "nothing is waited for");
+    assert!(databases(&home).get_opt("shop-db").await.unwrap().is_none());
+}
