@@ -11,6 +11,7 @@ use muster_api::{
 use serde_json::Value;
 
 use crate::{
+    children::{self, Child, Phase},
     schedule::{GroupSchedule, owns, schedule},
     site::{Link, Site, Sites, sites},
 };
@@ -46,6 +47,7 @@ pub fn explain(subject: &Subject<'_>) -> Vec<String> {
             lines.extend(place(work, group, &own, &sites));
         }
     }
+    lines.extend(children::recorded(&subject.object["status"]).iter().map(child));
     lines.extend(subject.works.is_empty().then(|| no_works(subject.object)).flatten());
     lines.extend(advice(subject, &sites));
     lines
@@ -85,6 +87,30 @@ fn held(placements: &[WorkPlacement]) -> Vec<String> {
         lines.push(format!("And {} more placements.", order.len() - NAMED_MAX));
     }
     lines
+}
+
+/// How a request stands that was made for this object.
+fn child(child: &Child) -> String {
+    let why = match child.phase {
+        Phase::Ready => String::new(),
+        _ => format!(": {}", child.message),
+    };
+    let stands = match child.phase {
+        Phase::Ready => "ready",
+        Phase::Waiting => "waits",
+        Phase::Pending => "not made yet",
+        Phase::Removing => "being removed",
+        Phase::Failed => "failed",
+        Phase::Refused => "cannot be made",
+    };
+    format!(
+        "{}: {stands}{why} (put out by pipeline {}; more: muster explain {} {} -n {}).",
+        child.title(),
+        child.pipeline,
+        child.kind.to_lowercase(),
+        child.name,
+        child.namespace
+    )
 }
 
 /// Why there are no Works; `None` for what never has any.
