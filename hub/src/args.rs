@@ -84,6 +84,10 @@ pub(crate) struct HubArgs {
     /// else
     #[arg(long)]
     pub(crate) pipeline_network: bool,
+    /// A label of the platform itself; may be repeated. Requests that pipelines put out for these
+    /// labels are made by the hub, where no destination takes them [default: environment=platform]
+    #[arg(long = "platform-label", value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) platform_labels: Vec<(String, String)>,
     /// Where it is logged who asked what of the API, as JSON lines; "off": nowhere [default:
     /// audit.log in the data directory]
     #[arg(long, value_name = "FILE")]
@@ -437,6 +441,13 @@ pub(crate) struct PipelineArgs {
     pub(crate) args: Vec<String>,
 }
 
+/// A label as a flag takes it.
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    let (key, value) = pair.ok_or_else(|| "write it as KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,6 +457,7 @@ mod tests {
         let args = Args::parse_from(["muster", "hub"]);
         let Command::Hub(hub) = args.command else { panic!("it is the hub's command") };
         assert!(hub.api_listen.ip().is_loopback() && hub.agents_listen.ip().is_loopback());
+        assert!(hub.platform_labels.is_empty(), "the default is the custom among Promises");
         assert!(hub.audit_log.is_none() && !hub.audit_own, "the log is kept where it always is");
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
         client_for: client_for(&api),
         stores_dir: data.path().join("stores"),
         clock: Clock::default(),
-        options: Options::default(),
+        options: options(&args),
     });
     bridges::rules(&api, &control);
     let gateway = open_door(&data, &args, control.fleet()).await?;
@@ -89,6 +89,15 @@ pub(crate) async fn run(args: HubArgs) -> anyhow::Result<()> {
     let ended = tasks.join(DRAIN_LIMIT).await;
     api.close().await;
     Ok(ended?)
+}
+
+/// What holds where the platform's configuration says nothing.
+fn options(args: &HubArgs) -> Options {
+    let mut options = Options::default();
+    if !args.platform_labels.is_empty() {
+        options.platform = args.platform_labels.iter().cloned().collect();
+    }
+    options
 }
 
 async fn open_api(

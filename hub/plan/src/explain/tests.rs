@@ -156,6 +156,27 @@ fn a_request_without_a_destination_says_which_labels_are_missing() {
 }
 
 #[test]
+fn what_a_request_is_made_of_is_told_with_what_each_waits_for() {
+    let mut object = object("App", "shop", &["Reconciled=Unknown ChildNotReady: waiting"]);
+    let child = |name: &str, phase: &str, message: &str| {
+        json!({
+            "promise": "database", "apiVersion": "ex.io/v1", "kind": "Database",
+            "resource": "databases", "namespace": "default", "name": name,
+            "pipeline": "bring", "phase": phase, "message": message,
+        })
+    };
+    object["status"]["children"] =
+        json!([child("a", "Ready", ""), child("b", "Waiting", "pipeline main is running")]);
+    has(
+        &told(&object, &[], &[], &[]),
+        &[
+            "Database a: ready (put out by pipeline bring; more: muster explain database a",
+            "Database b: waits: pipeline main is running (put out by pipeline bring",
+        ],
+    );
+}
+
+#[test]
 fn pipelines_that_try_or_failed_say_why_and_where_the_log_is() {
     let trying = [
         "Reconciled=Unknown WorkflowPending: Pending",
