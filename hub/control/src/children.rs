@@ -3,21 +3,25 @@
 
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::DynamicObject,
 };
 use muster_api::{Promise, Work};
 use muster_core::Waiting;
 use muster_plan::{
     children::{self, Child, Family, Member, Move, Phase, Wanted},
+    promise::RequestApi,
     workflow::Subject,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::objects::{self, Failed, is_absent, is_conflict, is_leaving};
 
 /// Who owns the fields that were put out.
 const FIELD_MANAGER: &str = "muster-children";
+/// How often a child is looked at before its parent waits its turn again: others write it, too, and
+/// never for long.
+const LOOKS_MAX: usize = 4;
 
 /// The hands of one reconciler, with its client.
 #[derive(Clone)]
@@ -37,7 +41,7 @@ impl Children {
         (works, pipelines): (&[Work], &[&str]),
     ) -> Result<Family, Failed> {
         let recorded = children::recorded(status);
-        let wanted = children::wanted(parent, works, pipelines);
+        let wanted = children::wanted(parent, &recorded, works, pipelines);
         let mut family = Family::default();
         for wanted in &wanted {
             let child = &wanted.child;
@@ -80,29 +84,39 @@ impl Children {
         Ok(None)
     }
 
+    /// Makes a child be as wanted; looks again when somebody was there between look and write.
     async fn bring_about(&self, parent: &Subject, wanted: &Wanted) -> Result<Member, Failed> {
-        let Wanted { child, manifest } = wanted;
+        let mut looks = LOOKS_MAX;
+        loop {
+            looks -= 1;
+            match self.bring_about_once(parent, wanted).await {
+                Err(failed) if failed.is_overtaken() && looks > 0 => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn bring_about_once(&self, parent: &Subject, wanted: &Wanted) -> Result<Member, Failed> {
+        let child = &wanted.child;
         let live = self.find(child).await?;
-        let value = live.as_ref().map(|live| json!(live));
-        let force = match children::next(manifest, value.as_ref(), parent) {
+        let value = live.as_ref().map(|live| json!(live)).unwrap_or_default();
+        let next = children::next(wanted, live.as_ref().map(|_| &value), parent);
+        match next {
             Move::Foreign => {
-                let why = children::foreign(child);
+                let why = children::foreign(child, &value);
                 return Ok(Member::absent(child.clone(), Phase::Refused, why));
             }
-            Move::Keep | Move::Await => {
-                return Ok(Member::seen(child.clone(), &value.unwrap_or_default()));
-            }
-            Move::Create => false,
-            // What it put out once is the parent's: who changed it is overruled.
-            Move::Update => true,
-        };
-        if !force && !self.is_offered(child).await? {
-            let why = format!("promise {} is not installed", child.promise);
+            Move::Keep | Move::Await => return Ok(Member::seen(child.clone(), &value)),
+            Move::Create | Move::Update => {}
+        }
+        if let Some(why) = children::unoffered(child, self.offered(child).await?.as_ref()) {
             return Ok(Member::absent(child.clone(), Phase::Pending, why));
         }
-        let params = PatchParams { force, ..PatchParams::apply(FIELD_MANAGER) };
-        let applied = self.api(child).patch(&child.name, &params, &Patch::Apply(manifest)).await;
-        match applied.map_err(Failed::to(format!("make {}", child.title()))) {
+        let made = match live {
+            None => self.create(wanted).await,
+            Some(live) => self.update(wanted, live, &value).await,
+        };
+        match made {
             Ok(live) => Ok(Member::seen(child.clone(), &json!(live))),
             Err(failed) => match failed.answer() {
                 Some(why) if failed.refusal().is_some() => {
@@ -113,10 +127,41 @@ impl Children {
         }
     }
 
+    /// Makes it, if there is none: never of what somebody else made meanwhile.
+    async fn create(&self, Wanted { child, manifest }: &Wanted) -> Result<DynamicObject, Failed> {
+        let failed = || Failed::to(format!("make {}", child.title()));
+        let object = serde_json::from_value(manifest.clone());
+        let object: DynamicObject = object.map_err(kube::Error::SerdeError).map_err(failed())?;
+        let params =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.api(child).create(&params, &object).await.map_err(failed())
+    }
+
+    /// Changes it, if it still is what was seen. What was put out is the parent's: who changed it is
+    /// overruled.
+    async fn update(
+        &self,
+        Wanted { child, manifest }: &Wanted,
+        mut live: DynamicObject,
+        value: &Value,
+    ) -> Result<DynamicObject, Failed> {
+        let failed = || Failed::to(format!("change {}", child.title()));
+        let api = self.api(child);
+        if let Some(fields) = children::as_applied(value, FIELD_MANAGER) {
+            let metadata = Map::from_iter([("managedFields".to_owned(), fields)]);
+            live = objects::patch_metadata(&api, &live, metadata).await?;
+        }
+        let mut manifest = manifest.clone();
+        manifest["metadata"]["uid"] = json!(live.metadata.uid);
+        manifest["metadata"]["resourceVersion"] = json!(live.metadata.resource_version);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch(&child.name, &params, &Patch::Apply(&manifest)).await.map_err(failed())
+    }
+
     /// Removes what is the parent's; nothing, if it is gone, or somebody else's.
     async fn take_away(&self, parent: &Subject, child: Child) -> Result<Option<Member>, Failed> {
         let Some(live) = self.find(&child).await? else { return Ok(None) };
-        if !children::is_own(&json!(live), parent) {
+        if !children::is_own(&json!(live), parent, &child.uid) {
             return Ok(None);
         }
         if !is_leaving(&live.metadata) {
@@ -140,12 +185,13 @@ impl Children {
         find(&self.0, child).await
     }
 
-    /// Whether there is a Promise for it that stays.
-    async fn is_offered(&self, child: &Child) -> Result<bool, Failed> {
+    /// What the Promise that it is a request of offers, if there is one that stays.
+    async fn offered(&self, child: &Child) -> Result<Option<RequestApi>, Failed> {
         let promises: Api<Promise> = Api::all(self.0.clone());
-        let found = promises.get_metadata_opt(&child.promise).await;
+        let found = promises.get_opt(&child.promise).await;
         let found = found.map_err(Failed::to(format!("read Promise {}", child.promise)))?;
-        Ok(found.is_some_and(|found| !is_leaving(&found.metadata)))
+        let staying = found.filter(|found| !is_leaving(&found.metadata));
+        Ok(staying.and_then(|promise| RequestApi::read(promise.spec.api.as_ref()?).ok()))
     }
 
     fn api(&self, child: &Child) -> Api<DynamicObject> {

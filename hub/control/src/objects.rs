@@ -54,6 +54,11 @@ impl Failed {
         }
     }
 
+    /// Whether another write came in between.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        is_conflict(&self.source)
+    }
+
     /// The API's words, if it answered.
     pub(crate) fn answer(&self) -> Option<&str> {
         match &*self.source {

@@ -25,17 +25,6 @@ impl Owner {
         Self::by(metadata.labels.as_ref()?)
     }
 
-    /// Whose child a request is.
-    pub(crate) fn parent_of(metadata: &ObjectMeta) -> Option<Self> {
-        let all = metadata.labels.as_ref()?;
-        let promise = all.get(labels::PARENT_PROMISE_NAME)?.clone();
-        let Some(name) = all.get(labels::PARENT_RESOURCE_NAME).cloned() else {
-            return Some(Self::Promise(promise));
-        };
-        let namespace = all.get(labels::PARENT_RESOURCE_NAMESPACE)?.clone();
-        Some(Self::Request(RequestKey { promise, namespace, name }))
-    }
-
     /// Whose an object with these labels is.
     pub(crate) fn by(all: &BTreeMap<String, String>) -> Option<Self> {
         let promise = all.get(labels::PROMISE_NAME)?.clone();

@@ -186,7 +186,9 @@ impl Requests {
             draft.works(&rollup);
         }
         let due = draft.due_at(interval, &options).filter(|_| repeats);
-        if let Some(wait) = self.may_wait(case, &draft, (&progress.step, &rollup, quiet)) {
+        let wait = self.may_wait(case, &draft, (&progress.step, &rollup, quiet));
+        // What is to be made is recorded first, and at once.
+        if let Some(wait) = wait.filter(|_| !family.is_news(status)) {
             return Ok(Next::Underway(Some(wait)));
         }
         let said = draft.said(kind::CONFIGURE_WORKFLOW_COMPLETED);

@@ -14,12 +14,12 @@ use kube::{
     core::DynamicObject,
 };
 use muster_api::{ChildRequest, Promise, labels};
-use muster_core::{FileSet, content::OUTPUT_BYTES_MAX, yaml::to_yaml};
+use muster_core::{FileSet, content::OUTPUT_BYTES_MAX};
 use muster_daemon::Clock;
 use muster_plan::{
     admit::Refusal,
     children::{
-        self,
+        self, Files,
         emitted::{self, Ground, Identity},
     },
     promise::{Offer, RequestApi},
@@ -261,21 +261,18 @@ impl Results {
         let origin = self.authorise(&call).await?;
         let object = self.object(&origin).await?;
         let subject = Subject { uid: object.uid().unwrap_or_default(), ..origin.subject };
-        let mut files = BTreeMap::new();
-        for child in children::recorded(&object.data["status"]) {
+        let recorded = children::recorded(&object.data["status"]);
+        let offers = if recorded.is_empty() { Vec::new() } else { self.offers().await? };
+        let mut files = Files::default();
+        for child in recorded {
             let live = crate::children::find(&self.client, &child).await;
             let live = live.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))?;
-            let Some(live) = live.filter(|live| children::is_own(&json!(live), &subject)) else {
-                continue;
-            };
-            let mut value = json!(live);
-            if let Some(metadata) = value["metadata"].as_object_mut() {
-                // As `kubectl get -o yaml` shows it: who set which field helps no pipeline.
-                metadata.remove("managedFields");
+            if let Some(live) = live {
+                let added = files.add((&child, &json!(live)), &subject, &offers);
+                added.map_err(Refusal::invalid)?;
             }
-            files.insert(child.path(&subject), to_yaml(&value));
         }
-        Ok(files)
+        Ok(files.into_texts())
     }
 
     async fn take_status(&self, origin: &Origin, files: &FileSet) -> Result<(), Refusal> {

@@ -6,12 +6,17 @@ mod home;
 use std::{sync::Arc, time::Duration};
 
 use home::{Home, Play, condition, eventually, files, pipeline, promise, request, works};
+use http::{Method, Request};
 use kube::{
-    Api,
-    api::{DeleteParams, Patch, PatchParams},
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    client::Body,
     core::DynamicObject,
 };
+use muster_control::ClientFor;
+use muster_plan::options::Options;
 use serde_json::{Value, json};
+use tower::{Service as _, service_fn};
 
 const PLATFORM: &str = "- matchLabels: {environment: platform}\n";
 
@@ -42,7 +47,9 @@ fn plays() -> Play {
                 "apiVersion: ex.io/v1\nkind: App\nmetadata: {{name: {name}x}}\n\
                  spec: {{size: endless}}\n"
             )),
+            ("bring", "bare") => for_platform(&database("").replace("{size: \"bare\"}", "{}")),
             ("bring", _) => for_platform(&database("")),
+            ("finish", "twice") => for_platform(&database("")),
             ("prepare", _) => for_platform(
                 "apiVersion: ex.io/v1\nkind: Database\nmetadata: {name: shared, namespace: other}\n",
             ),
@@ -109,10 +116,26 @@ async fn what_a_pipeline_puts_out_for_the_platform_is_made_followed_and_removed(
     })
     .await;
 
+    // What is put out no longer goes from it.
+    home.apply(&request("App", "shop", "bare")).await.unwrap();
+    home.until(&databases, "shop-db", |db| db["spec"] == json!({})).await;
+    home.apply(&request("App", "shop", "2")).await.unwrap();
+    home.until(&databases, "shop-db", |db| db["spec"]["size"] == "2").await;
+
     // What others change of it is put back, and what they delete is made again.
     let patch = Patch::Merge(json!({ "spec": { "size": "9" } }));
     databases.patch("shop-db", &PatchParams::default(), &patch).await.unwrap();
     home.until(&databases, "shop-db", |db| db["spec"]["size"] == "2").await;
+    // So are the marks by which it is known.
+    let bare = json!({ "labels": null, "annotations": null, "ownerReferences": null });
+    let patch = Patch::Merge(json!({ "metadata": bare, "spec": { "size": "9" } }));
+    databases.patch("shop-db", &PatchParams::default(), &patch).await.unwrap();
+    let marks = |db: &Value| {
+        let metadata = &db["metadata"];
+        (metadata["ownerReferences"].clone(), metadata["labels"].clone())
+    };
+    home.until(&databases, "shop-db", |db| marks(db) == marks(&made) && db["spec"]["size"] == "2")
+        .await;
     databases.delete("shop-db", &DeleteParams::default()).await.unwrap();
     home.until(&databases, "shop-db", |db| {
         !db.is_null() && db["metadata"]["uid"] != made["metadata"]["uid"]
@@ -206,6 +229,122 @@ async fn a_name_that_is_somebody_elses_is_told_and_left_alone() {
     home.until_gone(&databases, "shop-db").await;
     home.clock.skip(Duration::from_secs(10));
     home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+}
+
+/// Clients of healthy controllers, but that somebody makes a Database of a name just before the hub
+/// does.
+fn overtaken(home: &Home) -> ClientFor {
+    let (services, rival) = (home.services(), databases(home));
+    Arc::new(move |name| {
+        let (service, rival) = (services(name), rival.clone());
+        Client::new(
+            service_fn(move |request: Request<Body>| {
+                let (mut service, rival) = (service.clone(), rival.clone());
+                async move {
+                    let writes =
+                        request.method() == Method::POST || request.method() == Method::PATCH;
+                    if writes && request.uri().path().contains("/databases") {
+                        let mine = request_of_rival();
+                        let made = rival.create(&PostParams::default(), &mine).await;
+                        println!("the rival: {:?}", made.map(|_| ()).map_err(|e| e.to_string()));
+                    }
+                    service.call(request).await
+                }
+            }),
+            "default",
+        )
+    })
+}
+
+fn request_of_rival() -> DynamicObject {
+    serde_json::from_value(request("Database", "shop-db", "mine")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_makes_at_the_last_moment_is_not_taken_over() {
+    let home = offering().await;
+    home.replace_controllers(overtaken(&home), Options::default()).await;
+    home.apply(&request("App", "shop", "1")).await.unwrap();
+    home.until(&apps(&home), "shop", |app| is(app, "Reconciled", "False/ChildRefused")).await;
+    let mine = json!(databases(&home).get("shop-db").await.unwrap());
+    assert_eq!(mine["spec"]["size"], "mine");
+    assert!(mine["metadata"]["ownerReferences"].is_null(), "{mine:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_child_of_two_pipelines_is_refused_and_stays_as_it_is() {
+    let home = offering().await;
+    home.apply(&request("App", "shop", "twice")).await.unwrap();
+    let seen =
+        home.until(&apps(&home), "shop", |app| is(app, "Reconciled", "False/ChildRefused")).await;
+    let said = condition(&seen, "Reconciled");
+    assert!(said.contains("pipelines bring and finish both put it out"), "{said}");
+    assert!(databases(&home).get_opt("shop-db").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_parent_is_paused_its_children_are_left_alone() {
+    let home = offering().await;
+    let (apps, databases) = (apps(&home), databases(&home));
+    home.apply(&request("App", "shop", "1")).await.unwrap();
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+    home.label(&apps, "shop", "kratix.io/paused", json!("true")).await;
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "Unknown/PausedReconciliation")).await;
+    databases.delete("shop-db", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&databases, "shop-db").await;
+    // What comes after it in its queue is done, and it was left out.
+    home.apply(&request("App", "other", "1")).await.unwrap();
+    home.until(&apps, "other", |app| is(app, "Reconciled", "True")).await;
+    assert!(databases.get_opt("shop-db").await.unwrap().is_none());
+    home.label(&apps, "shop", "kratix.io/paused", Value::Null).await;
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+    assert!(databases.get_opt("shop-db").await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_whose_promise_goes_comes_back_with_it() {
+    let home = offering().await;
+    let apps = apps(&home);
+    home.apply(&request("App", "shop", "1")).await.unwrap();
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+    let offer = promise("database", "Database", &[pipeline("main")]);
+    let promises = home.of(&offer);
+    promises.delete("database", &DeleteParams::default()).await.unwrap();
+    home.until_gone(&promises, "database").await;
+    let waits = "waiting for Database shop-db: promise database is not installed";
+    let said = home.until(&apps, "shop", |app| condition(app, "Reconciled").contains(waits)).await;
+    assert!(is(&said, "Reconciled", "Unknown/ChildNotReady"), "{said:#}");
+    home.apply(&offer).await.unwrap();
+    home.until(&promises, "database", |p| is(p, "Available", "True")).await;
+    home.clock.skip(Duration::from_secs(10));
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_is_one_parents_and_no_work_written_by_hand_reaches_elsewhere() {
+    let home = offering().await;
+    let apps = apps(&home);
+    home.apply(&request("App", "shop", "1")).await.unwrap();
+    home.until(&apps, "shop", |app| is(app, "Reconciled", "True")).await;
+    let all = home.kind("platform.kratix.io/v1alpha1", "Work", Some("default"));
+    let work = works(&home, "default").await["bring"].clone();
+    let name = work["metadata"]["name"].as_str().unwrap();
+    let reach = |key: &str, to: &str| {
+        let mut children = work["spec"]["children"].clone();
+        children[0]["manifest"]["metadata"][key] = json!(to);
+        Patch::Merge(json!({ "spec": { "children": children } }))
+    };
+    all.patch(name, &PatchParams::default(), &reach("namespace", "kube-system")).await.unwrap();
+    let words = "metadata.namespace: \"kube-system\" is not the namespace";
+    home.until(&apps, "shop", |app| condition(app, "Reconciled").contains(words)).await;
+    let elsewhere = home.kind("ex.io/v1", "Database", Some("kube-system"));
+    assert!(elsewhere.get_opt("shop-db").await.unwrap().is_none());
+    // Nor does it take another's.
+    home.apply(&request("App", "other", "1")).await.unwrap();
+    home.until(&apps, "other", |app| is(app, "Reconciled", "True")).await;
+    all.patch(name, &PatchParams::default(), &reach("name", "other-db")).await.unwrap();
+    let words = "a Database of that name exists in default and is App other's";
+    home.until(&apps, "shop", |app| condition(app, "Reconciled").contains(words)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -31,6 +31,7 @@
 
 pub mod emitted;
 mod family;
+mod files;
 
 #[cfg(test)]
 mod tests;
@@ -43,12 +44,14 @@ use serde_json::{Value, json};
 use crate::{
     drift::covers,
     names,
+    promise::RequestApi,
     workflow::{
         Subject,
         engine::{Progress, Step},
     },
 };
 pub use family::{Family, Member, unreconciled};
+pub use files::{FILES_LEN_MAX, Files};
 
 /// One child, as its parent's status records it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -68,6 +71,9 @@ pub struct Child {
     pub name: String,
     /// The pipeline that put it out.
     pub pipeline: String,
+    /// Its UID, once it is made: it is the parent's whatever others write into it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
     /// How it stands.
     #[serde(default)]
     pub phase: Phase,
@@ -152,16 +158,29 @@ pub fn recorded(status: &Value) -> Vec<Child> {
     serde_json::from_value(entries).unwrap_or_default()
 }
 
-/// The children that an object's Works ask for, in the order of its pipelines. One that two
-/// pipelines put out is refused.
-pub fn wanted(parent: &Subject, works: &[Work], pipelines: &[&str]) -> Vec<Wanted> {
+/// The children that an object's Works ask for, in the order of its pipelines. Refused is one that two
+/// pipelines put out, and one of another namespace than a request's own: that was asked when the
+/// pipeline handed it over, and is asked again, because who may write Works may not write everywhere.
+pub fn wanted(
+    parent: &Subject,
+    recorded: &[Child],
+    works: &[Work],
+    pipelines: &[&str],
+) -> Vec<Wanted> {
     let staying = works.iter().filter(|work| work.metadata.deletion_timestamp.is_none());
     let mut order: Vec<_> = staying.map(|work| (pipeline_of(work), work)).collect();
     order.sort_by_key(|(pipeline, _)| (rank(pipeline, pipelines), *pipeline));
     let mut found: Vec<Wanted> = Vec::new();
     for (pipeline, work) in order {
         for request in &work.spec.children {
-            let child = Child::of(request, pipeline);
+            let mut child = Child::of(request, pipeline);
+            if let Some(known) = recorded.iter().find(|known| known.is_same(&child)) {
+                child.uid.clone_from(&known.uid);
+            }
+            if let Some(cause) = emitted::misplaced(parent, &child.namespace) {
+                child.phase = Phase::Refused;
+                child.message = cause;
+            }
             if let Some(first) = found.iter_mut().find(|held| held.child.is_same(&child)) {
                 first.child.phase = Phase::Refused;
                 first.child.message = format!(
@@ -216,36 +235,73 @@ pub enum Move {
 }
 
 /// Decides about a wanted child.
-pub fn next(manifest: &Value, live: Option<&Value>, parent: &Subject) -> Move {
+pub fn next(wanted: &Wanted, live: Option<&Value>, parent: &Subject) -> Move {
     let Some(live) = live else { return Move::Create };
-    if !is_own(live, parent) {
+    if !is_own(live, parent, &wanted.child.uid) {
         return Move::Foreign;
     }
     if live.pointer("/metadata/deletionTimestamp").is_some() {
         return Move::Await;
     }
     // Its hash among the annotations tells what is no longer put out; the rest, what others changed.
-    let mut comparable = manifest.clone();
+    let mut comparable = wanted.manifest.clone();
     if let Some(metadata) = comparable["metadata"].as_object_mut() {
         metadata.remove("ownerReferences");
     }
-    if covers(live, &comparable) { Move::Keep } else { Move::Update }
+    let is_whole = is_owned(live, parent) && covers(live, &comparable);
+    if is_whole { Move::Keep } else { Move::Update }
 }
 
-/// Whether an object is a child of this parent, and not only named as one.
-pub fn is_own(live: &Value, parent: &Subject) -> bool {
-    let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    owners.into_iter().flatten().any(|owner| {
-        owner["uid"] == parent.uid.as_str() && owner["controller"] == true && !parent.uid.is_empty()
-    })
+/// Whether an object is a child of this parent, and not only named as one: it says so, or it is the
+/// one that the parent's status names.
+pub fn is_own(live: &Value, parent: &Subject, recorded_uid: &str) -> bool {
+    let is_recorded = !recorded_uid.is_empty() && live["metadata"]["uid"] == recorded_uid;
+    is_recorded || is_owned(live, parent)
+}
+
+fn is_owned(live: &Value, parent: &Subject) -> bool {
+    let owner = controller(live);
+    !parent.uid.is_empty() && owner.is_some_and(|owner| owner["uid"] == parent.uid.as_str())
+}
+
+fn controller(live: &Value) -> Option<&Value> {
+    let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array)?;
+    owners.iter().find(|owner| owner["controller"] == true)
+}
+
+/// Why a child cannot be made under this Promise; `None`: it can.
+pub fn unoffered(child: &Child, api: Option<&RequestApi>) -> Option<String> {
+    let promise = &child.promise;
+    let Some(api) = api else { return Some(format!("promise {promise} is not installed")) };
+    let group = child.api_version.split('/').next().unwrap_or_default();
+    let offered = (api.group.as_str(), api.kind.as_str(), api.plural.as_str());
+    (offered != (group, &child.kind, &child.resource))
+        .then(|| format!("promise {promise} does not offer {}.{group}", child.kind))
 }
 
 /// What is told of a child whose name is taken.
-pub fn foreign(child: &Child) -> String {
+pub fn foreign(child: &Child, live: &Value) -> String {
+    let text = |owner: &Value, key: &str| owner[key].as_str().unwrap_or_default().to_owned();
+    let whose = controller(live)
+        .map(|owner| format!("{} {}'s", text(owner, "kind"), text(owner, "name")))
+        .unwrap_or_else(|| "somebody else's".to_owned());
     format!(
-        "a {} of that name exists in {} and is somebody else's: choose another name, or delete it",
+        "a {} of that name exists in {} and is {whose}: choose another name, or delete it",
         child.kind, child.namespace
     )
+}
+
+/// Makes what a child got when it was created count as applied, so that what is no longer put out
+/// goes when it is applied the next time; `None`: it does count so already.
+pub fn as_applied(live: &Value, manager: &str) -> Option<Value> {
+    let mut entries = live.pointer("/metadata/managedFields")?.as_array()?.clone();
+    let created = entries.iter_mut().find(|entry| {
+        entry["manager"] == manager
+            && entry["operation"] == "Update"
+            && entry["subresource"].is_null()
+    })?;
+    created["operation"] = json!("Apply");
+    Some(Value::Array(entries))
 }
 
 fn pipeline_of(work: &Work) -> &str {
@@ -253,21 +309,33 @@ fn pipeline_of(work: &Work) -> &str {
     labels.and_then(|labels| labels.get(labels::PIPELINE_NAME)).map_or("", String::as_str)
 }
 
-/// What the hub applies: what was put out, with the marks of its parent.
+/// What the hub makes of it: what was put out, with the marks of its parent.
 fn manifest(request: &ChildRequest, parent: &Subject) -> Value {
-    let mut manifest = request.manifest.clone();
-    let hash = names::fingerprint(&[&manifest.to_string()]);
-    let metadata = &mut manifest["metadata"];
-    metadata["annotations"][labels::EMITTED] = json!(hash);
-    metadata["labels"][labels::PARENT_PROMISE_NAME] = json!(parent.promise);
+    let hash = names::fingerprint(&[&request.manifest.to_string()]);
+    let part = |key: &str| {
+        let written = request.manifest.get("metadata").and_then(|metadata| metadata.get(key));
+        written.and_then(Value::as_object).cloned().unwrap_or_default()
+    };
+    let (mut labels, mut annotations) = (part("labels"), part("annotations"));
+    annotations.insert(labels::EMITTED.to_owned(), json!(hash));
+    labels.insert(labels::PARENT_PROMISE_NAME.to_owned(), json!(parent.promise));
     if let Some(namespace) = &parent.namespace {
-        metadata["labels"][labels::PARENT_RESOURCE_NAME] = json!(parent.name);
-        metadata["labels"][labels::PARENT_RESOURCE_NAMESPACE] = json!(namespace);
+        labels.insert(labels::PARENT_RESOURCE_NAME.to_owned(), json!(parent.name));
+        labels.insert(labels::PARENT_RESOURCE_NAMESPACE.to_owned(), json!(namespace));
     }
-    metadata["ownerReferences"] = json!([{
-        "apiVersion": parent.api_version(), "kind": parent.kind,
-        "name": parent.name, "uid": parent.uid,
-        "controller": true,
-    }]);
-    manifest
+    let mut manifest = request.manifest.as_object().cloned().unwrap_or_default();
+    let metadata = |key: &str| request.manifest.pointer(&format!("/metadata/{key}"));
+    manifest.insert(
+        "metadata".to_owned(),
+        json!({
+            "name": metadata("name"), "namespace": metadata("namespace"),
+            "labels": labels, "annotations": annotations,
+            "ownerReferences": [{
+                "apiVersion": parent.api_version(), "kind": parent.kind,
+                "name": parent.name, "uid": parent.uid,
+                "controller": true,
+            }],
+        }),
+    );
+    Value::Object(manifest)
 }

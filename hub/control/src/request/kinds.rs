@@ -2,7 +2,7 @@
 //! is established, ended when the Promise goes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,7 +12,7 @@ use kube::{
     core::{DynamicObject, PartialObjectMeta},
     runtime::{WatchStreamExt, watcher},
 };
-use muster_api::{PromiseRevision, labels};
+use muster_api::{KRATIX_GROUP, PromiseRevision, labels};
 use muster_plan::{options::Options, promise::RequestApi, workflow::rerun};
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,7 +55,7 @@ pub(crate) struct Kinds {
 }
 
 struct Followed {
-    api: (String, String),
+    api: RequestApi,
     wake: Arc<Notify>,
     end: CancellationToken,
 }
@@ -78,26 +78,46 @@ impl Kinds {
 
     /// Follows the requests of a Promise, if that is not done already.
     pub(crate) fn follow(&self, promise: &str, api: &RequestApi) {
-        let identity = (api.api_version(), api.plural.clone());
         let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        if followed.get(promise).is_some_and(|held| held.api == identity) {
+        let identity = |api: &RequestApi| (api.api_version(), api.plural.clone());
+        if followed.get(promise).is_some_and(|held| identity(&held.api) == identity(api)) {
             return;
         }
         let (wake, end) = (Arc::new(Notify::new()), self.shutdown.child_token());
-        let watch = Watch {
-            promise: promise.to_owned(),
-            requests: self.requests.clone(),
-            promises: self.promises.clone(),
-            echoes: self.echoes.clone(),
-            known: BTreeSet::new(),
-        };
+        let (promise_name, kinds) = (promise.to_owned(), self.clone());
+        let (known, unseen) = (BTreeMap::new(), BTreeMap::new());
+        let watch = Watch { promise: promise_name, kinds, known, unseen };
         let kind = (api.kind.as_str(), api.plural.as_str());
         let objects = objects::metadata_plural(&self.client, &api.api_version(), kind);
         self.tasks.spawn(watch.run(objects, wake.clone(), end.clone()));
-        if let Some(old) =
-            followed.insert(promise.to_owned(), Followed { api: identity, wake, end })
-        {
+        let fresh = Followed { api: api.clone(), wake, end };
+        if let Some(old) = followed.insert(promise.to_owned(), fresh) {
             old.end.cancel();
+        }
+    }
+
+    /// Whose child a request is, by who controls it: labels are for people, and anybody's to remove.
+    fn parent_of(&self, request: &Seen) -> Option<Owner> {
+        let owners = request.owner_references();
+        let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+        let group = owner.api_version.split('/').next().unwrap_or_default();
+        if (group, owner.kind.as_str()) == (KRATIX_GROUP, "Promise") {
+            return Some(Owner::Promise(owner.name.clone()));
+        }
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_its = |held: &Followed| held.api.group == group && held.api.kind == owner.kind;
+        let (promise, _) = followed.iter().find(|(_, held)| is_its(held))?;
+        Some(Owner::Request(RequestKey {
+            promise: promise.clone(),
+            namespace: request.namespace().unwrap_or_default(),
+            name: owner.name.clone(),
+        }))
+    }
+
+    async fn look_at(&self, owner: Owner) {
+        match owner {
+            Owner::Promise(name) => self.promises.look_at(name).await,
+            Owner::Request(key) => self.requests.look_at(key).await,
         }
     }
 
@@ -177,10 +197,11 @@ type Seen = PartialObjectMeta<DynamicObject>;
 /// The watch of one kind.
 struct Watch {
     promise: String,
-    requests: Triggers<RequestKey>,
-    promises: Triggers<String>,
-    echoes: Echoes,
-    known: BTreeSet<RequestKey>,
+    kinds: Kinds,
+    /// Each request, and whose child it was when it was last seen.
+    known: BTreeMap<RequestKey, Option<Owner>>,
+    /// What was known before the list that is being read, and is not in it so far.
+    unseen: BTreeMap<RequestKey, Option<Owner>>,
 }
 
 /// The newest copies that we wrote ourselves: that a watch shows them is no news.
@@ -214,8 +235,8 @@ impl Watch {
             tokio::select! {
                 () = end.cancelled() => return,
                 () = wake.notified() => {
-                    for key in &self.known {
-                        self.requests.look_at(key.clone()).await;
+                    for key in self.known.keys() {
+                        self.kinds.requests.look_at(key.clone()).await;
                     }
                 }
                 event = events.next() => match event {
@@ -231,40 +252,48 @@ impl Watch {
     }
 
     async fn take(&mut self, event: watcher::Event<Seen>) {
-        if let watcher::Event::Apply(child) | watcher::Event::Delete(child) = &event {
-            self.wake_parent(child).await;
-        }
         match event {
             watcher::Event::Apply(object) => {
-                let key = self.key(&object);
-                let echo = self.echoes.knows(&key, version(&object));
-                self.known.insert(key.clone());
-                if !echo {
-                    self.requests.look_at(key).await;
-                }
+                let echo = self.kinds.echoes.knows(&self.key(&object), version(&object));
+                self.see(&object, !echo).await;
             }
-            watcher::Event::InitApply(object) => {
-                let key = self.key(&object);
-                self.known.insert(key.clone());
-                self.requests.look_at(key).await;
-            }
+            watcher::Event::InitApply(object) => self.see(&object, true).await,
             watcher::Event::Delete(object) => {
                 let key = self.key(&object);
-                self.known.remove(&key);
-                self.echoes.forget(&key);
-                self.requests.look_at(key).await;
-                self.promises.look_at(self.promise.clone()).await;
+                self.lose(key, self.kinds.parent_of(&object)).await;
             }
-            watcher::Event::Init | watcher::Event::InitDone => {}
+            watcher::Event::Init => self.unseen.append(&mut self.known),
+            // What went while nobody watched.
+            watcher::Event::InitDone => {
+                for (key, parent) in std::mem::take(&mut self.unseen) {
+                    self.lose(key, parent).await;
+                }
+            }
         }
     }
 
-    /// Who a child is made for looks at it again, whoever changed it.
-    async fn wake_parent(&self, child: &Seen) {
-        match Owner::parent_of(&child.metadata) {
-            Some(Owner::Request(key)) => self.requests.look_at(key).await,
-            Some(Owner::Promise(name)) => self.promises.look_at(name).await,
-            None => {}
+    /// A request is there. Whose child it is looks at it again, whoever changed it; and whose it was.
+    async fn see(&mut self, object: &Seen, is_news: bool) {
+        let (key, parent) = (self.key(object), self.kinds.parent_of(object));
+        let unseen = self.unseen.remove(&key);
+        let before = self.known.insert(key.clone(), parent.clone()).or(unseen).flatten();
+        if is_news {
+            self.kinds.requests.look_at(key).await;
+        }
+        for owner in
+            before.filter(|before| parent.as_ref() != Some(before)).into_iter().chain(parent)
+        {
+            self.kinds.look_at(owner).await;
+        }
+    }
+
+    async fn lose(&mut self, key: RequestKey, parent: Option<Owner>) {
+        let before = self.known.remove(&key).flatten();
+        self.kinds.echoes.forget(&key);
+        self.kinds.requests.look_at(key).await;
+        self.kinds.promises.look_at(self.promise.clone()).await;
+        if let Some(owner) = before.or(parent) {
+            self.kinds.look_at(owner).await;
         }
     }
 

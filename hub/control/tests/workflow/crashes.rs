@@ -198,6 +198,67 @@ async fn life_of_a_promise(home: &Home, ledger: &Ledger) {
     assert!(works.list(&found).await.unwrap().items.is_empty());
 }
 
+/// The first pipeline puts out a Part of the request's size, for the platform.
+fn with_parts(ledger: &Ledger) -> Play {
+    let ledger = ledger.clone();
+    Arc::new(move |pipeline, object| {
+        let size = object["spec"]["size"].as_str().unwrap_or("-");
+        ledger.enter(format!("{pipeline} {size}"));
+        if pipeline != "first" {
+            return Ok(files(&[]));
+        }
+        let part = request("Part", "a-part", size).to_string();
+        let selectors = "- matchLabels: {environment: platform}\n";
+        Ok(files(&[
+            ("output/part.json", &part),
+            ("metadata/destination-selectors.yaml", selectors),
+        ]))
+    })
+}
+
+/// A request with a child is made, changed and deleted, and the child with it.
+async fn life_of_a_family(home: &Home, ledger: &Ledger) {
+    ledger.forget();
+    let parts = home.of(&request("Part", "", ""));
+    let done = |r: &Value| is(r, "Reconciled", "True");
+    completed(home, "1").await;
+    home.until(&requests(home), "a", done).await;
+    let made = json!(parts.get("a-part").await.unwrap());
+    completed(home, "2").await;
+    let parent = home.until(&requests(home), "a", done).await;
+    let part = json!(parts.get("a-part").await.unwrap());
+    assert_eq!(part["metadata"]["uid"], made["metadata"]["uid"], "made once");
+    assert_eq!(part["metadata"]["generation"], 2, "changed once");
+    assert_eq!(part["spec"]["size"], "2");
+    let owners = part["metadata"]["ownerReferences"].as_array().unwrap();
+    assert_eq!(owners.len(), 1);
+    assert_eq!(owners[0]["uid"], parent["metadata"]["uid"]);
+    let recorded = parent["status"]["children"].as_array().unwrap();
+    assert_eq!((recorded.len(), &recorded[0]["uid"]), (1, &part["metadata"]["uid"]));
+    requests(home).delete("a", &Default::default()).await.unwrap();
+    home.until_gone(&requests(home), "a").await;
+    let runs = ["first 1", "main 1", "second 1", "first 2", "main 2", "second 2"];
+    assert_eq!(ledger.lines(), runs);
+    let all = home.kind("platform.kratix.io/v1alpha1", "Work", Some("default"));
+    let left = parts.list(&ListParams::default()).await.unwrap().items.len()
+        + all.list(&ListParams::default()).await.unwrap().items.len()
+        + jobs(home, "default").await.len();
+    assert_eq!(left, 0, "something is left of the family");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_family_whose_hub_dies_at_any_write_is_made_once() {
+    let ledger = Ledger::default();
+    let pipelines = [pipeline("first"), pipeline("second")];
+    let (home, _) = offered(with_parts(&ledger), &pipelines, |_| {}).await;
+    let part = promise("part", "Part", &[pipeline("main")]);
+    home.apply(&part).await.unwrap();
+    home.until(&home.of(&part), "part", |promise| is(promise, "Available", "True")).await;
+    let deaths = at_each_write(&home, async |home| life_of_a_family(home, &ledger).await).await;
+    println!("the hub died at each of {deaths} writes");
+    assert!(deaths > 30, "it died {deaths} times: the test has tried too little");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_whose_hub_dies_at_any_write_runs_each_pipeline_once() {
     let ledger = Ledger::default();

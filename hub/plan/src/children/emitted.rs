@@ -92,6 +92,20 @@ pub fn take(
     Ok((kept, children))
 }
 
+/// Why a child may not be in this namespace; `None`: it may.
+pub(super) fn misplaced(parent: &Subject, namespace: &str) -> Option<String> {
+    let own = parent.namespace.as_deref();
+    let is_elsewhere = parent.scope == Scope::Resource && Some(namespace) != own;
+    is_elsewhere.then(|| {
+        format!(
+            "metadata.namespace: {namespace:?} is not the namespace of the request that it is made \
+             of: leave it out, or write {:?}; only pipelines of a Promise itself may put out \
+             requests for other namespaces",
+            own.unwrap_or_default()
+        )
+    })
+}
+
 /// Refuses children that are their own ancestors, or too many generations of them. `line` begins
 /// with the parent, and goes on with its parent.
 pub fn check_line(children: &[ChildRequest], line: &[Identity]) -> Result<(), String> {
@@ -269,16 +283,8 @@ impl Taking<'_> {
         };
         let own = self.parent.namespace.as_deref();
         let namespace = text("namespace").or(own).unwrap_or(NAMESPACE_DEFAULT);
-        if self.parent.scope == Scope::Resource && Some(namespace) != own {
-            let own = own.unwrap_or_default();
-            return Err(refused(
-                name,
-                format!(
-                    "metadata.namespace: {namespace:?} is not the namespace of the request that it is \
-                     made of: leave it out, or write {own:?}; only pipelines of a Promise itself \
-                     may put out requests for other namespaces"
-                ),
-            ));
+        if let Some(cause) = misplaced(self.parent, namespace) {
+            return Err(refused(name, cause));
         }
         let mut manifest = written.clone();
         manifest.remove("status");

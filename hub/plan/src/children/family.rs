@@ -42,7 +42,8 @@ impl Member {
     /// One that is there: what its own status says of its present generation.
     pub fn seen(child: Child, live: &Value) -> Self {
         let (phase, message) = standing(live);
-        Self { child: Child { phase, message, ..child }, health: health(live) }
+        let uid = live["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        Self { child: Child { phase, message, uid, ..child }, health: health(live) }
     }
 }
 

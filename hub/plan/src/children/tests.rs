@@ -208,30 +208,116 @@ fn work(pipeline: &str, names: &[&str]) -> Work {
 #[test]
 fn a_child_is_made_kept_changed_back_or_left_to_its_owner() {
     let parent = parent(Scope::Resource);
-    let wanted = wanted(&parent, &[work("one", &["db"])], &["one"]);
-    let manifest = &wanted[0].manifest;
+    let wanted = wanted(&parent, &[], &[work("one", &["db"])], &["one"]).remove(0);
+    let manifest = &wanted.manifest;
     assert_eq!(manifest["metadata"]["labels"][labels::PARENT_RESOURCE_NAME], "shop");
-    assert_eq!(next(manifest, None, &parent), Move::Create);
+    assert_eq!(next(&wanted, None, &parent), Move::Create);
     let mut live = manifest.clone();
     live["metadata"]["uid"] = json!("1");
     live["spec"]["mode"] = json!("somebody's");
-    assert_eq!(next(manifest, Some(&live), &parent), Move::Keep);
+    assert_eq!(next(&wanted, Some(&live), &parent), Move::Keep);
     live["spec"]["size"] = json!(2);
-    assert_eq!(next(manifest, Some(&live), &parent), Move::Update);
+    assert_eq!(next(&wanted, Some(&live), &parent), Move::Update);
     live["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    assert_eq!(next(manifest, Some(&live), &parent), Move::Await);
+    assert_eq!(next(&wanted, Some(&live), &parent), Move::Await);
     live["metadata"]["ownerReferences"][0]["uid"] = json!("another's");
-    assert_eq!(next(manifest, Some(&live), &parent), Move::Foreign);
+    assert_eq!(next(&wanted, Some(&live), &parent), Move::Foreign);
+    assert!(foreign(&wanted.child, &live).contains("exists in team and is App shop's: choose"));
+    live["metadata"]["ownerReferences"] = json!([]);
+    assert_eq!(next(&wanted, Some(&live), &parent), Move::Foreign);
+    assert!(foreign(&wanted.child, &live).contains("and is somebody else's: choose"));
     // What is put out no longer is told by the hash alone.
     let mut smaller = work("one", &["db"]);
     smaller.spec.children[0].manifest["spec"] = json!({});
-    let smaller = super::wanted(&parent, &[smaller], &["one"]);
-    assert_eq!(next(&smaller[0].manifest, Some(manifest), &parent), Move::Update);
+    let smaller = super::wanted(&parent, &[], &[smaller], &["one"]);
+    assert_eq!(next(&smaller[0], Some(manifest), &parent), Move::Update);
     // Of two pipelines, neither has it.
-    let twice = super::wanted(&parent, &[work("b", &["db"]), work("a", &["db"])], &["a", "b"]);
+    let twice = super::wanted(&parent, &[], &[work("b", &["db"]), work("a", &["db"])], &["a", "b"]);
     assert_eq!(twice.len(), 1);
     assert_eq!(twice[0].child.phase, Phase::Refused);
     assert!(twice[0].child.message.contains("pipelines a and b both"), "{twice:?}");
+}
+
+#[test]
+fn what_status_names_stays_the_parents_though_its_marks_are_taken_off() {
+    let parent = parent(Scope::Resource);
+    let works = [work("one", &["db"])];
+    let mut live = wanted(&parent, &[], &works, &["one"]).remove(0).manifest;
+    live["metadata"]["uid"] = json!("1");
+    let Member { child, .. } =
+        Member::seen(wanted(&parent, &[], &works, &["one"]).remove(0).child, &live);
+    assert_eq!(recorded(&json!({ "children": [child] })), std::slice::from_ref(&child));
+    live["metadata"]["ownerReferences"] = json!([]);
+    live["metadata"]["labels"] = json!({});
+    let known = wanted(&parent, &[child], &works, &["one"]).remove(0);
+    assert_eq!(next(&known, Some(&live), &parent), Move::Update);
+    live["metadata"]["uid"] = json!("2");
+    assert_eq!(next(&known, Some(&live), &parent), Move::Foreign);
+}
+
+#[test]
+fn whoever_writes_works_has_nothing_made_that_a_pipeline_could_not() {
+    let mut elsewhere = work("one", &["db"]);
+    elsewhere.spec.children[0].manifest["metadata"]["namespace"] = json!("other");
+    let works = [elsewhere];
+    let refused = wanted(&parent(Scope::Resource), &[], &works, &["one"]).remove(0).child;
+    assert_eq!(refused.phase, Phase::Refused);
+    assert!(refused.message.contains("\"other\" is not the namespace"), "{refused:?}");
+    let promises_own = wanted(&parent(Scope::Promise), &[], &works, &["one"]).remove(0).child;
+    assert_eq!(promises_own.phase, Phase::Pending);
+
+    let mut strange = work("one", &["db"]);
+    strange.spec.children[0].manifest["metadata"] = json!({
+        "name": "db", "namespace": "team", "labels": 1, "uid": "1", "finalizers": ["a/b"],
+        "ownerReferences": [{ "uid": "x" }],
+    });
+    let made = wanted(&parent(Scope::Resource), &[], &[strange], &["one"]).remove(0);
+    let metadata = &made.manifest["metadata"];
+    assert!(metadata["uid"].is_null() && metadata["finalizers"].is_null(), "{metadata:#}");
+    assert_eq!(metadata["ownerReferences"][0]["uid"], "uid");
+
+    let child = made.child;
+    assert_eq!(unoffered(&child, Some(&api("Database"))), None);
+    assert_eq!(unoffered(&child, None).unwrap(), "promise database is not installed");
+    let other = Child { kind: "Secret".into(), ..child };
+    let said = unoffered(&other, Some(&api("Database"))).unwrap();
+    assert_eq!(said, "promise database does not offer Secret.ex.io");
+}
+
+#[test]
+fn what_was_created_counts_as_applied_before_it_is_applied_anew() {
+    let entry = |manager: &str, operation: &str| json!({ "manager": manager, "operation": operation, "fieldsV1": {} });
+    let live = |entries: &[Value]| json!({ "metadata": { "managedFields": entries } });
+    let (ours, others) = (entry("m", "Update"), entry("n", "Update"));
+    let status = json!({ "manager": "m", "operation": "Update", "subresource": "status" });
+    let fields = as_applied(&live(&[others.clone(), ours, status.clone()]), "m").unwrap();
+    assert_eq!(fields, json!([others, entry("m", "Apply"), status]));
+    assert_eq!(as_applied(&live(&[others, entry("m", "Apply"), status]), "m"), None);
+}
+
+#[test]
+fn files_of_children_are_those_of_the_parent_and_not_too_much() {
+    let parent = parent(Scope::Resource);
+    let Wanted { child, manifest } =
+        wanted(&parent, &[], &[work("one", &["db"])], &["one"]).remove(0);
+    let offers = [("database".to_owned(), api("Database"))];
+    let mut files = Files::default();
+    let mut others = manifest.clone();
+    others["metadata"]["ownerReferences"] = json!([]);
+    files.add((&child, &others), &parent, &offers).unwrap();
+    files.add((&child, &manifest), &parent, &[]).unwrap();
+    let mut managed = manifest.clone();
+    managed["metadata"]["managedFields"] = json!([{ "manager": "m" }]);
+    files.add((&child, &managed), &parent, &offers).unwrap();
+    let texts = files.into_texts();
+    let paths: Vec<_> = texts.keys().collect();
+    assert_eq!(paths, ["children/database/db.yaml"]);
+    assert!(!texts["children/database/db.yaml"].contains("managedFields"));
+    // Line ends are two bytes of JSON each.
+    let (mut files, mut large) = (Files::default(), manifest);
+    large["status"]["text"] = json!("\n".repeat(FILES_LEN_MAX / 2));
+    let said = files.add((&child, &large), &parent, &offers).unwrap_err();
+    assert!(said.contains("more than 8388608 bytes with Database db"), "{said}");
 }
 
 fn live(truth: &str, message: &str, generation: i64) -> Value {

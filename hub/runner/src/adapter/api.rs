@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path, time::Duration};
 
+use futures::AsyncReadExt as _;
 use http::{HeaderValue, Method, Request, header::InvalidHeaderValue};
 use kube::{Client, Config, config::AuthInfo};
 use muster_core::FileSet;
@@ -12,6 +13,8 @@ use serde_json::Value;
 const ATTEMPTS: u32 = 4;
 /// The first wait; it doubles.
 const ATTEMPT_WAIT: Duration = Duration::from_millis(500);
+/// Most bytes of an answer: an object has at most 3 MiB, and what the hub tells of children at most 8.
+const ANSWER_LEN_MAX: u64 = 16 << 20;
 /// Output of a pipeline is mostly YAML; more effort than this takes longer than it saves.
 const COMPRESSION_LEVEL: i32 = 3;
 
@@ -167,12 +170,16 @@ fn connect(address: &str, account: &Path) -> Result<Client, CallError> {
     Client::try_from(config).map_err(|error| failed(error.to_string()))
 }
 
-/// Both calls of the adapter may be repeated: one reads, the other is idempotent by the Job's uid.
+/// All calls of the adapter may be repeated: some read, the other is idempotent by the Job's uid.
 async fn call(client: &Client, request: Request<Vec<u8>>, what: &str) -> Result<String, CallError> {
     let mut wait = ATTEMPT_WAIT;
     let mut attempt = 1;
     loop {
-        match client.request_text(request.clone()).await {
+        match answer(client, request.clone()).await {
+            Ok(text) if text.len() as u64 > ANSWER_LEN_MAX => {
+                let message = format!("it is longer than {ANSWER_LEN_MAX} bytes");
+                return Err(CallError::Refused { what: what.to_owned(), message });
+            }
             Ok(text) => return Ok(text),
             Err(kube::Error::Api(status)) if status.code < 500 => {
                 let message = status.message.clone();
@@ -189,4 +196,12 @@ async fn call(client: &Client, request: Request<Vec<u8>>, what: &str) -> Result<
         attempt += 1;
         wait *= 2;
     }
+}
+
+/// One answer; of one that is too long, the beginning.
+async fn answer(client: &Client, request: Request<Vec<u8>>) -> Result<String, kube::Error> {
+    let body = client.request_stream(request).await?;
+    let mut bytes = Vec::new();
+    body.take(ANSWER_LEN_MAX + 1).read_to_end(&mut bytes).await.map_err(kube::Error::ReadEvents)?;
+    String::from_utf8(bytes).map_err(kube::Error::FromUtf8)
 }
