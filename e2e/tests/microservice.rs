@@ -1,5 +1,7 @@
 //! The story of a request that is made of five others, told by the real programs and the real kubectl.
 
+use std::{fs, path::Path};
+
 use muster_e2e::{Agent, Executor, Hub, Kubectl, sample, scratch};
 
 /// What the parts come to: each kind, as kubectl takes it.
@@ -29,15 +31,20 @@ fn apply(kubectl: &Kubectl, file: &str) {
     kubectl.ok(&["apply", "-f", &path]);
 }
 
+/// A hub whose agent applies to the hub's own API.
+fn platform(dir: &Path) -> (Hub, Agent) {
+    let hub = Hub::start(dir, Executor::Process);
+    hub.kubectl().apply(NETWORK_POLICIES);
+    let (labels, target) = (["platform=kubernetes"], hub.kubeconfig().to_owned());
+    let agent = Agent::join(&hub, dir, "cluster", &labels, &["kubernetes"], Some(&target));
+    (hub, agent)
+}
+
 #[test]
 fn a_microservice_is_made_of_five_requests_changed_and_removed_without_a_trace() {
     let scratch = scratch();
-    let dir = scratch.path();
-    let hub = Hub::start(dir, Executor::Process);
+    let (hub, _agent) = platform(scratch.path());
     let kubectl = hub.kubectl();
-    kubectl.apply(NETWORK_POLICIES);
-    let (labels, target) = (["platform=kubernetes"], hub.kubeconfig().to_owned());
-    let _agent = Agent::join(&hub, dir, "cluster", &labels, &["kubernetes"], Some(&target));
 
     // It can be asked for when all that it is made of is offered.
     apply(&kubectl, "promise.yaml");
@@ -52,9 +59,16 @@ fn a_microservice_is_made_of_five_requests_changed_and_removed_without_a_trace()
         let parent = kubectl.ok(&["get", part, "shop", "-o", OWNER]);
         assert_eq!(parent, "Microservice/shop", "of {part}");
     }
+    // As the sample's README shows it.
+    let readme = fs::read_to_string(sample("microservice/README.md")).unwrap();
+    let is_shown = |text: &str| {
+        let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+        readme.contains(&lines.join("\n"))
+    };
+    kubectl.until(&["get", "microservice,postgres,monitoring"], is_shown);
     let explained = hub.muster(&["explain", "microservice", "shop"]).output().unwrap();
     let explained = String::from_utf8(explained.stdout).unwrap();
-    assert!(explained.contains("Postgres shop: ready"), "{explained}");
+    assert!(is_shown(&explained), "{explained}");
     // What one part says of itself reached another.
     let map = kubectl.ok(&["get", "configmap", "shop-monitoring", "-n", "shop", "-o", "yaml"]);
     assert!(map.contains("shop-db.shop.svc:9187"), "{map}");
@@ -76,6 +90,31 @@ fn a_microservice_is_made_of_five_requests_changed_and_removed_without_a_trace()
     let promises = sample("microservice").display().to_string();
     kubectl.ok(&["delete", "-f", &format!("{promises}/promise.yaml"), "--timeout=120s"]);
     kubectl.ok(&["delete", "-f", &format!("{promises}/parts.yaml"), "--timeout=120s"]);
+}
+
+#[test]
+fn a_hub_that_dies_at_each_part_goes_on_and_makes_each_once() {
+    let scratch = scratch();
+    let (mut hub, _agent) = platform(scratch.path());
+    let kubectl = hub.kubectl();
+    apply(&kubectl, "parts.yaml");
+    apply(&kubectl, "promise.yaml");
+    kubectl.wait("promise/microservice", "Available");
+    apply(&kubectl, "request.yaml");
+    for part in PARTS {
+        kubectl.until(&["get", part, "shop", "-o", "name"], |name| !name.is_empty());
+        hub.crash_and_restart();
+    }
+    kubectl.wait("microservice/shop", "Reconciled");
+    for part in PARTS {
+        let generation = ["get", part, "shop", "-o", "jsonpath={.metadata.generation}"];
+        assert_eq!(kubectl.ok(&generation), "1", "of {part}");
+    }
+    // Three pipelines of its own, and one of each part.
+    let jobs = kubectl.ok(&["get", "jobs", "-A", "-o", "name"]);
+    assert_eq!(jobs.lines().count(), 8, "{jobs}");
+    kubectl.ok(&["delete", "microservice/shop", "--timeout=120s"]);
+    assert_eq!(kubectl.ok(&["get", "works,workplacements,jobs", "-A", "-o", "name"]), "");
 }
 
 const OWNER: &str =
