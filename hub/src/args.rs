@@ -460,4 +460,17 @@ mod tests {
         assert!(hub.platform_labels.is_empty(), "the default is the custom among Promises");
         assert!(hub.audit_log.is_none() && !hub.audit_own, "the log is kept where it always is");
     }
+
+    #[test]
+    fn labels_of_the_platform_are_written_as_kubectl_takes_them() {
+        let parse = |text: &str| Args::try_parse_from(["muster", "hub", "--platform-label", text]);
+        let Ok(Args { command: Command::Hub(hub), .. }) = parse("tier=hub") else {
+            panic!("it is a label")
+        };
+        assert_eq!(hub.platform_labels, [("tier".to_owned(), "hub".to_owned())]);
+        for wrong in ["tier", "=hub"] {
+            let said = parse(wrong).map(drop).unwrap_err().to_string();
+            assert!(said.contains("write it as KEY=VALUE"), "{said}");
+        }
+    }
 }

@@ -39,6 +39,10 @@ fn plays() -> Play {
         };
         match (pipeline, size) {
             ("bring", "none") => Ok(files(&[])),
+            ("bring", "tier") => Ok(files(&[
+                ("output/requests.yaml", &database("")),
+                ("metadata/destination-selectors.yaml", "- matchLabels: {tier: hub}\n"),
+            ])),
             ("bring", "elsewhere") => for_platform(&database(", namespace: other")),
             ("bring", "itself") => for_platform(&format!(
                 "apiVersion: ex.io/v1\nkind: App\nmetadata: {{name: {name}}}\nspec: {{}}\n"
@@ -66,7 +70,11 @@ fn is(object: &Value, kind: &str, text: &str) -> bool {
 
 /// A hub that offers Apps, whose pipelines are `bring` and `finish`, and Databases.
 async fn offering() -> Home {
-    let home = Home::open(plays()).await;
+    offering_with(Options::default()).await
+}
+
+async fn offering_with(options: Options) -> Home {
+    let home = Home::open_with(plays(), options).await;
     for offer in [
         promise("database", "Database", &[pipeline("main")]),
         promise("app", "App", &[pipeline("bring"), pipeline("finish")]),
@@ -434,4 +442,17 @@ async fn where_a_destination_is_the_platform_requests_go_there_as_files() {
     home.until(&apps(&home), "shop", |app| is(app, "ConfigureWorkflowCompleted", "True")).await;
     assert_eq!(home.runs(), ["bring", "finish"], "nothing is waited for");
     assert!(databases(&home).get_opt("shop-db").await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_platform_has_the_labels_that_its_team_gives_it() {
+    let platform = [("tier".to_owned(), "hub".to_owned())].into();
+    let home = offering_with(Options { platform, ..Options::default() }).await;
+    home.apply(&request("App", "shop", "tier")).await.unwrap();
+    home.until(&databases(&home), "shop-db", |db| is(db, "Reconciled", "True")).await;
+    // The custom among Promises is a label like others then.
+    home.apply(&request("App", "other", "1")).await.unwrap();
+    let waits = "no destination matches";
+    home.until(&apps(&home), "other", |app| condition(app, "Reconciled").contains(waits)).await;
+    assert!(databases(&home).get_opt("other-db").await.unwrap().is_none());
 }
