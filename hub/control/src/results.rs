@@ -13,7 +13,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     core::DynamicObject,
 };
-use muster_api::{ChildRequest, Promise, labels};
+use muster_api::{ChildRequest, Promise, Work, labels};
 use muster_core::{FileSet, content::OUTPUT_BYTES_MAX};
 use muster_daemon::Clock;
 use muster_plan::{
@@ -36,7 +36,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     content::ContentStore,
     fleet::Observer,
-    objects::{self, Failed},
+    objects::{self, Failed, is_leaving},
     options::Chosen,
     work::put,
 };
@@ -176,9 +176,27 @@ impl Results {
                 let output = self.take_children(origin, groups).await?;
                 let hands = (&self.content, &self.observer);
                 let put = put(&self.client, hands, subject, Some(&speaker.pipeline), output).await;
-                put.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))
+                let made =
+                    put.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))?;
+                match made {
+                    Some(made) => self.take_back_if_late(origin, &made).await,
+                    None => Ok(()),
+                }
             }
         }
+    }
+
+    /// Deletes a Work that was made while its object was leaving: who removes the object may have seen
+    /// to its Works before there was this one, and nobody would ever look for it again.
+    async fn take_back_if_late(&self, origin: &Origin, made: &Work) -> Result<(), Refusal> {
+        let found = self.api(origin).get_metadata_opt(&origin.subject.name).await;
+        let stays = found.map_err(unavailable)?.is_some_and(|found| !is_leaving(&found.metadata));
+        if stays {
+            return Ok(());
+        }
+        let works: Api<Work> = Api::namespaced(self.client.clone(), &origin.subject.job_namespace);
+        let deleted = objects::delete(&works, &made.name_any()).await;
+        deleted.map_err(|error| Refusal::unavailable(crate::queue::chain(&error)))
     }
 
     /// Takes out of the groups what the hub makes itself.

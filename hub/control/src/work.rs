@@ -26,14 +26,15 @@ pub(crate) enum WorkError {
 }
 
 /// Stores the groups' files and creates or updates the Work that names them; a Work that says the
-/// same already is not written. What is written is observed at once: it waits for no watch.
+/// same already is not written. What is written is observed at once: it waits for no watch. Returns the
+/// Work if there was none before.
 pub(crate) async fn put(
     client: &Client,
     (content, observer): (&ContentStore, &Observer),
     subject: &Subject,
     pipeline: Option<&str>,
     (groups, children): (Vec<Group>, Vec<ChildRequest>),
-) -> Result<(), WorkError> {
+) -> Result<Option<Work>, WorkError> {
     let mut stored: Vec<(Group, Digest)> = Vec::with_capacity(groups.len());
     for group in groups {
         let digest = content.put(&group.files).await?;
@@ -47,17 +48,17 @@ pub(crate) async fn put(
     let params = PostParams::default();
     match live {
         None => match api.create(&params, &wanted).await {
-            Err(error) if is_conflict(&error) => Ok(()),
+            Err(error) if is_conflict(&error) => Ok(None),
             Err(error) => Err(Failed::to(format!("create Work {name}"))(error).into()),
             Ok(made) => {
-                observer.saw(made).await;
-                Ok(())
+                observer.saw(made.clone()).await;
+                Ok(Some(made))
             }
         },
         Some(live)
             if live.spec == wanted.spec && live.metadata.labels == wanted.metadata.labels =>
         {
-            Ok(())
+            Ok(None)
         }
         Some(live) => {
             wanted.metadata.resource_version = live.metadata.resource_version;
@@ -68,7 +69,7 @@ pub(crate) async fn put(
             wanted.metadata.annotations = Some(annotations);
             let replaced = api.replace(&name, &params, &wanted).await;
             observer.saw(replaced.map_err(Failed::to(format!("update Work {name}")))?).await;
-            Ok(())
+            Ok(None)
         }
     }
 }

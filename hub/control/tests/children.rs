@@ -163,7 +163,9 @@ async fn what_a_pipeline_puts_out_for_the_platform_is_made_followed_and_removed(
     apps.delete("shop", &DeleteParams::default()).await.unwrap();
     home.until_gone(&apps, "shop").await;
     assert!(databases.get_opt("shop-db").await.unwrap().is_none());
-    assert!(works(&home, "default").await.is_empty());
+    // A pipeline that ran may have handed over last of all, and that was taken back.
+    let gone = eventually(|| async { works(&home, "default").await.is_empty().then_some(()) });
+    assert!(gone.await.is_some(), "{:#?}", works(&home, "default").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

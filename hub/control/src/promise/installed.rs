@@ -71,7 +71,8 @@ impl Promises {
         });
         let group = Group { directory: ".".to_owned(), files, selectors: selectors.collect() };
         let hands = (&self.content, &self.observer);
-        work::put(&self.client, hands, &case.subject, None, (vec![group], Vec::new())).await
+        let output = (vec![group], Vec::new());
+        work::put(&self.client, hands, &case.subject, None, output).await.map(drop)
     }
 
     async fn is_established(&self, api: &RequestApi) -> Result<bool, Failed> {

@@ -1,6 +1,12 @@
 //! Delete pipelines: before anything goes, and what holds them up.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
+
+use futures::StreamExt as _;
+use http::{Method, Request};
+use kube::{Client, client::Body, runtime::watcher};
+use muster_control::ClientFor;
+use tower::{Service as _, service_fn};
 
 use super::{home::*, *};
 
@@ -49,6 +55,43 @@ async fn the_first_delete_pipeline_runs_while_everything_is_still_there() {
     promises.delete("cache", &Default::default()).await.unwrap();
     home.until_gone(&promises, "cache").await;
     assert_eq!(home.runs(), ["main", "undo", "uninstall"]);
+}
+
+/// Clients of healthy controllers, but that a request `a` is removed just before a Work is made of what
+/// its pipeline handed over.
+fn too_late(home: &Home) -> ClientFor {
+    let (services, api) = (home.services(), requests(home));
+    Arc::new(move |name| {
+        let (service, api, results) = (services(name), api.clone(), name == "results");
+        let service = service_fn(move |request: Request<Body>| {
+            let (mut service, api) = (service.clone(), api.clone());
+            async move {
+                let makes = results && request.method() == Method::POST;
+                if makes && request.uri().path().ends_with("/works") {
+                    api.delete("a", &Default::default()).await.unwrap();
+                    let gone = || async { api.get_opt("a").await.unwrap().is_none().then_some(()) };
+                    eventually(gone).await.expect("the request goes");
+                }
+                service.call(request).await
+            }
+        });
+        Client::new(service, "default")
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_handed_over_when_its_request_is_gone_leaves_nothing() {
+    let (home, _) = offered(renders(), &[pipeline("main")], |_| {}).await;
+    home.replace_controllers(too_late(&home), Options::default()).await;
+    let made = home.kind("platform.kratix.io/v1alpha1", "Work", Some("default"));
+    let mut seen = pin!(watcher(made, watcher::Config::default()));
+    while !matches!(seen.next().await, Some(Ok(watcher::Event::InitDone))) {}
+    home.apply(&request(KIND, "a", "1")).await.unwrap();
+    let made = async { while !matches!(seen.next().await, Some(Ok(watcher::Event::Apply(_)))) {} };
+    tokio::time::timeout(PATIENCE, made).await.expect("a Work is made");
+    home.until_gone(&requests(&home), "a").await;
+    let left = eventually(|| async { works(&home, "default").await.is_empty().then_some(()) });
+    assert!(left.await.is_some(), "{:#?}", works(&home, "default").await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
