@@ -1,6 +1,11 @@
 //! What the adapter reads from the hub and gives back.
 
-use std::os::unix::fs::symlink;
+use std::{convert::Infallible, os::unix::fs::symlink};
+
+use http::{Request, Response};
+use kube::client::Body;
+use serde_json::{Value, json};
+use tower::service_fn;
 
 use super::*;
 
@@ -78,4 +83,62 @@ fn refuses_output_beyond_the_limit_naming_file_and_size() {
     big.set_len(muster_core::content::OUTPUT_BYTES_MAX as u64 + 1).unwrap();
     let error = collected(dir.path()).unwrap_err().to_string();
     assert!(error.contains("big.bin") && error.contains("33554433"), "{error}");
+}
+
+/// A pod whose hub says this of the children of its object; its reader's outcome, and its input.
+async fn told_of_children(
+    answer: Value,
+) -> (Result<Option<String>, AdapterError>, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, account) = (dir.path().join("input"), dir.path().join("account"));
+    for made in [&input, &account] {
+        fs::create_dir(made).unwrap();
+    }
+    fs::write(account.join("token"), "t").unwrap();
+    fs::write(account.join("namespace"), "team").unwrap();
+    let object = json!({ "kind": "App", "status": { "children": [{}] } }).to_string();
+    let answer = answer.to_string();
+    let hub = service_fn(move |request: Request<Body>| {
+        let text = match request.uri().path() {
+            "/apis/ex.io/v1/namespaces/team/apps/shop" => object.clone(),
+            "/muster/results/team/job/children" => answer.clone(),
+            other => panic!("{other} is asked for"),
+        };
+        async { Ok::<_, Infallible>(Response::new(Body::from(text.into_bytes()))) }
+    });
+    let env = [
+        ("KRATIX_OBJECT_GROUP", "ex.io"),
+        ("KRATIX_OBJECT_VERSION", "v1"),
+        ("KRATIX_CRD_PLURAL", "apps"),
+        ("KRATIX_OBJECT_NAME", "shop"),
+        ("KRATIX_OBJECT_NAMESPACE", "team"),
+        ("KRATIX_CLUSTER_SCOPED", "false"),
+        (JOB_VARIABLE, "job"),
+    ];
+    let mounts = [(INPUT_DIR, &input), (crate::pod::SERVICE_ACCOUNT_DIR, &account)];
+    let pod = PodView {
+        env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        mounts: mounts.map(|(mount, host)| (PathBuf::from(mount), host.clone())).into(),
+        door: Some(Client::new(hub, "team")),
+    };
+    (run_in(&pod, AdapterArgs::Reader).await, dir)
+}
+
+#[tokio::test]
+async fn children_are_written_below_the_input_and_nowhere_else() {
+    let (outcome, dir) = told_of_children(json!({ "children/database/db.yaml": "a: 1\n" })).await;
+    outcome.unwrap();
+    let written = dir.path().join("input/children/database/db.yaml");
+    assert_eq!(fs::read_to_string(written).unwrap(), "a: 1\n");
+    let (outcome, dir) = told_of_children(json!({ "../escaped.yaml": "a: 1\n" })).await;
+    outcome.unwrap_err();
+    assert!(!dir.path().join("escaped.yaml").exists());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_long_is_not_read_to_its_end() {
+    let (outcome, _dir) =
+        told_of_children(json!({ "children/a/b.yaml": "x".repeat(17 << 20) })).await;
+    let said = outcome.unwrap_err().to_string();
+    assert!(said.contains("it is longer than 16777216 bytes"), "{said}");
 }
