@@ -301,8 +301,6 @@ impl Promises {
         }
         if turned || observed || upgraded {
             self.wake_dependants(&case.subject.promise).await?;
-        }
-        if turned || observed {
             self.kinds.wake(&case.subject.promise);
         }
         Ok(())

@@ -111,6 +111,50 @@ async fn a_promise_installs_its_api_with_our_columns_and_its_dependencies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dependencies_that_are_nowhere_count() {
+    let home = Home::open(renders()).await;
+    let mut offer = promise("cache", "Cache", &[]);
+    offer["spec"]["destinationSelectors"] = json!([{ "matchLabels": { "env": "dev" } }]);
+    let bare = offer.clone();
+    offer["spec"]["dependencies"] = json!([
+        { "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "caches" } },
+    ]);
+    home.apply(&offer).await.unwrap();
+    let promises = home.of(&offer);
+    let pending = |reason: &'static str| {
+        move |p: &Value| {
+            is(p, "Available", "True")
+                && condition(p, "WorksSucceeded").starts_with(
+                    "Unknown/WorksPending: Some works associated with this promise are not ready: \
+                     [cache-",
+                )
+                && condition(p, "Reconciled").starts_with(&format!("Unknown/{reason}: "))
+        }
+    };
+    home.until(&promises, "cache", pending("NoMatchingDestination")).await;
+
+    // Placed is not written either.
+    let destination = json!({
+        "apiVersion": "platform.kratix.io/v1alpha1", "kind": "Destination",
+        "metadata": { "name": "dev", "labels": { "env": "dev" } },
+        "spec": { "path": "dev", "stateStoreRef": { "kind": "GitStateStore", "name": "none" } },
+    });
+    home.apply(&destination).await.unwrap();
+    let placed = |p: &Value| p["status"]["placements"]["destination"] == "dev";
+    let seen = home.until(&promises, "cache", placed).await;
+    assert!(condition(&seen, "WorksSucceeded").starts_with("Unknown/WorksPending"), "{seen:#}");
+    assert!(condition(&seen, "Reconciled").starts_with("Unknown/"), "{seen:#}");
+    home.of(&destination).delete("dev", &kube::api::DeleteParams::default()).await.unwrap();
+
+    // Without dependencies nothing is left to wait for.
+    home.apply(&bare).await.unwrap();
+    home.until(&promises, "cache", |p| {
+        is(p, "WorksSucceeded", "True") && is(p, "Reconciled", "True")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_that_is_refused_is_told_on_the_request_and_corrected_by_input_alone() {
     let play: Play = Arc::new(|_, object| {
         let selectors = match object["spec"]["size"].as_str() {

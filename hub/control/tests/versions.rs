@@ -139,6 +139,87 @@ async fn a_floating_request_follows_and_a_pinned_one_stays() {
     pruned.await.expect("the Works of other versions go");
 }
 
+/// A label is no part of the spec, so that nothing but the version tells of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_differs_in_its_name_alone_is_followed() {
+    let home = Home::open(renders()).await;
+    available(&home, &version("v1.0.0", "one")).await;
+    home.apply(&request("Cache", "a", "1")).await.unwrap();
+    let requests = home.of(&request("Cache", "a", "1"));
+    home.until(&requests, "a", at("v1.0.0")).await;
+    available(&home, &version("v2.0.0", "one")).await;
+    home.until(&requests, "a", at("v2.0.0")).await;
+    let applied = |binding: &Value| binding["status"]["lastAppliedVersion"] == "v2.0.0";
+    home.until(&bindings(&home), name(&binding_of(&home, "a").await), applied).await;
+    assert_eq!(home.runs(), ["one", "one"]);
+}
+
+/// Says how new requests are bound, and waits until the hub follows it.
+async fn configure(home: &Home, strategy: &str, times: usize) {
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "kratix", "namespace": "kratix-platform-system" },
+        "data": { "config": format!("resourceBindingVersionStrategy: {strategy}\n") },
+    });
+    home.apply(&map).await.unwrap();
+    let events = home.kind("events.k8s.io/v1", "Event", Some("kratix-platform-system"));
+    let followed = eventually(|| async {
+        let all = events.list(&ListParams::default()).await.unwrap().items;
+        let applied = all.iter().filter(|it| it.data["reason"] == "ConfigurationApplied");
+        (applied.count() == times).then_some(())
+    });
+    followed.await.expect("the configuration is followed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_platform_pins_a_new_request_stays_until_it_is_moved() {
+    let home = Home::open(renders()).await;
+    available(&home, &version("v1.0.0", "one")).await;
+    let requests = home.of(&request("Cache", "a", "1"));
+    let create = async |name: &str, at_version: &str| {
+        home.apply(&request("Cache", name, "1")).await.unwrap();
+        home.until(&requests, name, at(at_version)).await;
+    };
+    let bound = async |name: &str| binding_of(&home, name).await["spec"]["version"].clone();
+    create("earlier", "v1.0.0").await;
+    configure(&home, "pinned", 1).await;
+    create("first", "v1.0.0").await;
+    assert_eq!(bound("first").await, "v1.0.0");
+    let recorded = |r: &Value| r["status"]["resourceBindingVersion"] == "v1.0.0";
+    home.until(&requests, "first", recorded).await;
+    assert_eq!(bound("earlier").await, "latest", "what is bound already stays so");
+
+    // Another version: who floats follows, who is pinned does not even run, the next is pinned to it.
+    available(&home, &version("v2.0.0", "two")).await;
+    home.until(&requests, "earlier", at("v2.0.0")).await;
+    create("second", "v2.0.0").await;
+    assert_eq!(bound("second").await, "v2.0.0");
+    let first = json!(requests.get("first").await.unwrap());
+    assert_eq!(first["status"]["promiseVersion"], "v1.0.0");
+    assert_eq!(home.runs(), ["one", "one", "two", "two"]);
+
+    // A binding that is lost is made again as it was, not at the present version.
+    let lost = binding_of(&home, "first").await;
+    bindings(&home).delete(name(&lost), &DeleteParams::default()).await.unwrap();
+    let uid = |binding: &Value| binding["metadata"]["uid"].clone();
+    let all = bindings(&home);
+    let restored = home.until(&all, name(&lost), |b| !b.is_null() && uid(b) != uid(&lost)).await;
+    assert_eq!(restored["spec"]["version"], "v1.0.0");
+
+    // It moves when it is asked to.
+    bind(&home, "first", "v2.0.0").await;
+    home.until(&requests, "first", at("v2.0.0")).await;
+    let moved = |b: &Value| condition(b, "UpgradeSucceeded").starts_with("True/UpgradeComplete");
+    home.until(&bindings(&home), name(&lost), moved).await;
+    assert_eq!(home.runs(), ["one", "one", "two", "two", "two"]);
+
+    // Floating again: what is pinned stays so.
+    configure(&home, "floating", 2).await;
+    create("third", "v2.0.0").await;
+    assert_eq!(bound("third").await, "latest");
+    assert_eq!(bound("second").await, "v2.0.0");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_latest_revision_is_marked_and_the_rest_is_not() {
     let home = Home::open(renders()).await;
