@@ -101,6 +101,18 @@ impl Kubectl {
         })
     }
 
+    /// Waits until `kubectl get` prints this table: a header, and a line for each object. What is
+    /// between cells does not matter, and within one `*` stands for anything.
+    pub fn prints(&self, args: &[&str], lines: &[&str]) {
+        eventually(&format!("kubectl get {} to print {lines:#?}", args.join(" ")), || {
+            let answer = self.run(&[&["get"], args].concat());
+            let printed: Vec<_> = answer.stdout.lines().collect();
+            let same = printed.len() == lines.len()
+                && printed.iter().zip(lines).all(|(printed, line)| is_like(printed, line));
+            if answer.ok && same { Ok(()) } else { Err(answer.stdout + &answer.stderr) }
+        });
+    }
+
     /// Waits until a condition of an object holds.
     pub fn wait(&self, object: &str, condition: &str) {
         let wait = format!("--for=condition={condition}");
@@ -142,4 +154,14 @@ impl Kubectl {
             if answer.stderr.contains("NotFound") { Ok(()) } else { Err(answer.stdout) }
         });
     }
+}
+
+/// Whether a line of a table is as a pattern says.
+fn is_like(line: &str, pattern: &str) -> bool {
+    let fits = |(cell, wanted): (&str, &str)| match wanted.split_once('*') {
+        Some((start, end)) => cell.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)),
+        None => cell == wanted,
+    };
+    let (cells, wanted) = (line.split_whitespace(), pattern.split_whitespace());
+    cells.clone().count() == wanted.clone().count() && cells.zip(wanted).all(fits)
 }

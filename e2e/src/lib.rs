@@ -8,9 +8,11 @@ mod kubectl;
 pub mod manifests;
 mod process;
 mod servers;
+mod site;
 
 pub use agent::Agent;
 pub use hub::{Executor, Hub, HubOptions};
 pub use kubectl::{Answer, Kubectl};
 pub use process::{Process, eventually, free_port, has_part, program, sample, scratch};
 pub use servers::{GitServer, Repositories, S3Server, SshServer, Tree};
+pub use site::Site;

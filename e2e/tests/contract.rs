@@ -6,14 +6,29 @@
 mod columns;
 #[path = "contract/configuration.rs"]
 mod configuration;
+#[path = "contract/health.rs"]
+mod health;
 #[path = "contract/phrases.rs"]
 mod phrases;
+#[path = "contract/placing.rs"]
+mod placing;
+#[path = "contract/releases.rs"]
+mod releases;
 #[path = "contract/results.rs"]
 mod results;
 #[path = "contract/rights.rs"]
 mod rights;
+#[path = "contract/versions.rs"]
+mod versions;
 #[path = "contract/world.rs"]
 mod world;
+
+use muster_e2e::{
+    Executor, GitServer, Hub, has_part,
+    manifests::{destination, hub_store},
+    scratch,
+};
+use tempfile::TempDir;
 
 /// A Promise that is in order, for tests to spoil.
 pub(crate) const GOOD: &str = "\
@@ -58,4 +73,34 @@ spec:
 pub(crate) fn with(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "{from:?} is not in the text");
     text.replacen(from, to, 1)
+}
+
+/// A request of [`GOOD`].
+pub(crate) fn good(name: &str, namespace: &str, size: &str) -> String {
+    format!(
+        "apiVersion: contract.example/v1\nkind: Good\nmetadata: {{name: {name}, namespace: \
+         {namespace}}}\nspec: {{size: {size}}}\n---\n"
+    )
+}
+
+/// A hub, and the Destination `dev` in the repository `fleet` of a real Git server.
+pub(crate) struct Shop {
+    pub(crate) hub: Hub,
+    pub(crate) server: GitServer,
+    _directory: TempDir,
+}
+
+impl Shop {
+    /// None, said aloud, where there is no Git server.
+    pub(crate) fn open() -> Option<Self> {
+        if !has_part("MUSTER_GIT_SERVER") {
+            return None;
+        }
+        let directory = scratch();
+        let server = GitServer::start(directory.path());
+        server.repositories().create("fleet");
+        let hub = Hub::start(directory.path(), Executor::Process);
+        hub.kubectl().apply(&(hub_store(&server, "fleet") + &destination("dev", "hub", "")));
+        Some(Self { hub, server, _directory: directory })
+    }
 }

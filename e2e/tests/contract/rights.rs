@@ -1,13 +1,9 @@
 //! What pipelines may do with the API: which objects say so, that they stay the same, and that none is
 //! left behind.
 
-use muster_e2e::{
-    Executor, GitServer, Hub, Kubectl, has_part,
-    manifests::{destination, hub_store},
-    scratch,
-};
+use muster_e2e::{Executor, Hub, Kubectl, eventually, scratch};
 
-use super::{GOOD, with};
+use super::{GOOD, Shop, good, with};
 
 const ALL: &str = "serviceaccount,role,rolebinding,clusterrole,clusterrolebinding,configmap";
 
@@ -49,13 +45,6 @@ const SMITH: &str = "      - apiVersion: platform.kratix.io/v1alpha1
           - {name: emit, image: box, command: [sh, -c, 'echo b > /kratix/output/b.txt']}
 ";
 
-fn request(name: &str, namespace: &str, size: &str) -> String {
-    format!(
-        "apiVersion: contract.example/v1\nkind: Good\nmetadata: {{name: {name}, namespace: \
-         {namespace}}}\nspec: {{size: {size}}}\n---\n"
-    )
-}
-
 /// Whether the account of the first pipeline may do this.
 fn may(kubectl: &Kubectl, verb: &[&str]) -> bool {
     let account = "--as=system:serviceaccount:default:good-resource-configure-run";
@@ -75,7 +64,7 @@ fn rights_stay_the_same_and_go_with_their_reason() {
     let asking = with(GOOD, "          containers:\n", PERMISSIONS) + SMITH;
     kubectl.apply(&asking);
     kubectl.wait("promise/good", "Available");
-    kubectl.apply(&request("a", "default", "small"));
+    kubectl.apply(&good("a", "default", "small"));
     kubectl.wait("good/a", "ConfigureWorkflowCompleted");
 
     let first = objects(&kubectl);
@@ -116,7 +105,7 @@ fn rights_stay_the_same_and_go_with_their_reason() {
     }
 
     // They are the same objects after a run, a change and the request's end.
-    kubectl.apply(&request("a", "default", "large"));
+    kubectl.apply(&good("a", "default", "large"));
     kubectl
         .until(&["get", "good/a", "-o", "jsonpath={.status.observedGeneration}"], |it| it == "2");
     kubectl.wait("good/a", "ConfigureWorkflowCompleted");
@@ -137,7 +126,7 @@ fn rights_stay_the_same_and_go_with_their_reason() {
         format!("RoleBinding default/{id}-#"),
         format!("ServiceAccount default/{id}"),
     ];
-    muster_e2e::eventually("what is no longer asked for to be gone", || {
+    eventually("what is no longer asked for to be gone", || {
         let now = shown(&objects(&kubectl));
         if now == left { Ok(()) } else { Err(format!("{now:#?}")) }
     });
@@ -183,15 +172,8 @@ fn a_promise_s_pipelines_see_their_own_promise_alone() {
 
 #[test]
 fn requests_of_one_name_do_not_meet_in_the_namespace_of_pipelines() {
-    if !has_part("MUSTER_GIT_SERVER") {
-        return;
-    }
-    let directory = scratch();
-    let server = GitServer::start(directory.path());
-    server.repositories().create("fleet");
-    let hub = Hub::start(directory.path(), Executor::Process);
-    let kubectl = hub.kubectl();
-    kubectl.apply(&(hub_store(&server, "fleet") + &destination("dev", "hub", "")));
+    let Some(shop) = Shop::open() else { return };
+    let kubectl = shop.hub.kubectl();
     for namespace in ["workshop", "blue", "red"] {
         kubectl.ok(&["create", "namespace", namespace]);
     }
@@ -204,13 +186,13 @@ fn requests_of_one_name_do_not_meet_in_the_namespace_of_pipelines() {
     );
     kubectl.apply(&text);
     kubectl.wait("promise/good", "Available");
-    kubectl.apply(&(request("a", "blue", "small") + &request("a", "red", "small")));
+    kubectl.apply(&(good("a", "blue", "small") + &good("a", "red", "small")));
     for namespace in ["blue", "red"] {
         let wait =
             ["wait", "good/a", "-n", namespace, "--for=condition=Reconciled", "--timeout=120s"];
         kubectl.ok(&wait);
     }
-    let tree = server.repositories().tree("fleet");
+    let tree = shop.server.repositories().tree("fleet");
     for namespace in ["blue", "red"] {
         let path = format!("dev/resources/{namespace}/good/a/run/5058f/a.txt");
         assert_eq!(tree.get(&path).map(Vec::as_slice), Some(format!("{namespace}\n").as_bytes()));
@@ -226,7 +208,7 @@ fn requests_of_one_name_do_not_meet_in_the_namespace_of_pipelines() {
         "{told}"
     );
     kubectl.ok(&["delete", "good/a", "-n", "blue"]);
-    let tree = server.repositories().tree("fleet");
+    let tree = shop.server.repositories().tree("fleet");
     assert!(!tree.keys().any(|path| path.contains("/blue/")), "{:?}", tree.keys());
     assert!(tree.contains_key("dev/resources/red/good/a/run/5058f/a.txt"));
 }
