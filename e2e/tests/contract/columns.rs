@@ -83,5 +83,5 @@ fn an_author_s_columns_stay(kubectl: &Kubectl) {
     kubectl.apply(
         "apiVersion: contract.example/v1\nkind: Fine\nmetadata: {name: a}\nspec: {size: large}\n",
     );
-    kubectl.prints(&["fines"], &["NAME SIZE HEALTH DESTINATION", "a large large"]);
+    kubectl.prints(&["fines"], &["NAME SIZE HEALTH DESTINATION", "a large large none"]);
 }
