@@ -16,9 +16,8 @@ const KEEP_EVENTS: Duration = Duration::from_secs(3600);
 ///
 /// - **Objects** have a quota ([`Self::quota_bytes`]). Beyond it nothing new is created, and
 ///   what exists may grow by a tenth of it; deletions always work.
-/// - **History** (for watches that resume, and lists that go on) is kept for five minutes and for
-///   four times as many changes as there are objects, and never more than 64 MiB of a kind or
-///   256 MiB of all.
+/// - **History** (for watches that resume, and lists that go on) is kept for five minutes, and never
+///   more than 64 MiB of a kind or 256 MiB of all.
 /// - **The file** is written anew beside itself, while the server goes on, once it has more than
 ///   four times the bytes of what is in it; so that it needs room for a copy.
 /// - **Events** go an hour after they were last told ([`Self::keep_events`]).

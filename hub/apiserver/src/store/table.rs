@@ -12,12 +12,9 @@ use tokio::sync::Notify;
 
 use super::object::{Key, Object};
 
-/// Events are kept at least so long: a watcher that was away for less resumes where it was.
+/// Events are kept at least so long, as etcd's history is by a kube-apiserver: a watcher that was away
+/// for less resumes where it was.
 const KEEP_EVENTS_FOR: Duration = Duration::from_secs(5 * 60);
-
-/// And at least four times as many as there are objects, so that a change of all of them (a
-/// restart of a fleet, say) leaves no watcher behind.
-const KEEP_EVENTS_PER_OBJECT: usize = 4;
 
 /// And at least so many of each kind.
 const KEEP_EVENTS_MIN: usize = 256;
@@ -320,13 +317,12 @@ impl Table {
         share: usize,
         rows: &mut Vec<u64>,
     ) -> Option<(u64, usize)> {
-        let enough = (self.objects.len() * KEEP_EVENTS_PER_OBJECT).max(KEEP_EVENTS_MIN);
         let (mut left, mut bytes) = (self.events.len(), self.event_bytes);
         let mut floor = None;
         for event in &self.events {
             let old = now.duration_since(event.at) > KEEP_EVENTS_FOR;
             let goes = match keep {
-                Keep::Usual => bytes > share || (old && left > enough),
+                Keep::Usual => bytes > share || (old && left > KEEP_EVENTS_MIN),
                 Keep::Least => left > KEEP_EVENTS_WHEN_FULL,
             };
             if !goes {
