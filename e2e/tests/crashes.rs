@@ -2,6 +2,8 @@
 
 #[path = "crashes/ledger.rs"]
 mod ledger;
+#[path = "crashes/steps.rs"]
+mod steps;
 
 use std::{
     env, fs,

@@ -14,8 +14,8 @@ pub fn release(new: &PromiseRelease) -> Result<(), Refusal> {
         return Err(denied(WEBHOOK, "sourceRef.url must be set"));
     }
     if !source.url.starts_with("https://") && !source.url.starts_with("http://") {
-        let cause = format!("sourceRef.url {:?} must begin with https:// or http://", source.url);
-        return Err(denied(WEBHOOK, &cause));
+        // Not quoted: there may be a password in it.
+        return Err(denied(WEBHOOK, "sourceRef.url must begin with https:// or http://"));
     }
     if source.secret_ref.as_ref().is_some_and(|secret| secret.name.is_empty()) {
         return Err(denied(WEBHOOK, "sourceRef.secretRef.name must be set"));
