@@ -207,38 +207,40 @@ impl S3Server {
 
     /// Starts it below `directory`.
     pub fn start(directory: &Path) -> Self {
-        Self::start_with(directory, &[])
+        let port = free_port();
+        Self::start_with(directory, (&format!("127.0.0.1:{port}"), port), &[])
     }
 
     /// Starts it with TLS; the PEM of its authority.
     pub fn start_secure(directory: &Path) -> (Self, Vec<u8>) {
-        // An authority, and the server's certificate.
-        let script = "set -e; new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
-            openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=tests -days 2
-            openssl req $new -keyout s3.key -out s3.csr -subj /CN=s3
-            echo subjectAltName=IP:127.0.0.1 > s3.ext
-            openssl x509 -req -in s3.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out s3.pem \
-              -days 2 -extfile s3.ext";
-        let made = Command::new("sh").args(["-c", script]).current_dir(directory).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let at = |name: &str| directory.join(name).display().to_string();
-        let server =
-            Self::start_with(directory, &["--cert", &at("s3.pem"), "--key", &at("s3.key")]);
-        (server, fs::read(at("ca.pem")).unwrap())
+        let flags = certified(directory, "IP:127.0.0.1");
+        let port = free_port();
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let server = Self::start_with(directory, (&format!("127.0.0.1:{port}"), port), &flags);
+        (server, fs::read(directory.join("ca.pem")).unwrap())
     }
 
-    fn start_with(directory: &Path, flags: &[&str]) -> Self {
+    /// Starts it with TLS as a host of this name in a region, at the usual port of all addresses: only
+    /// in a network namespace of the test's own. The PEM of its authority.
+    pub fn start_as(directory: &Path, host: &str, region: &str) -> (Self, Vec<u8>) {
+        let flags = certified(directory, &format!("DNS:{host}"));
+        let mut flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        flags.extend(["--region", region]);
+        let server = Self::start_with(directory, (":443", 443), &flags);
+        (server, fs::read(directory.join("ca.pem")).unwrap())
+    }
+
+    fn start_with(directory: &Path, (listen, port): (&str, u16), flags: &[&str]) -> Self {
         let (root, versions) = (directory.join("s3"), directory.join("s3-versions"));
         for folder in [&root, &versions] {
             fs::create_dir_all(folder).unwrap();
         }
-        let port = free_port();
         let program = env::var_os("MUSTER_S3_SERVER").expect("MUSTER_S3_SERVER is not set");
         let mut command = Command::new(program);
         command
             .env("ROOT_ACCESS_KEY", Self::ID)
             .env("ROOT_SECRET_KEY", Self::SECRET)
-            .args(["--port", &format!("127.0.0.1:{port}")])
+            .args(["--port", listen])
             .args(flags)
             .args(["posix", "--versioning-dir"])
             .args([&versions, &root])
@@ -433,6 +435,22 @@ fn keygen(file: &Path) {
     let mut command = Command::new("ssh-keygen");
     let status = command.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(file).status();
     assert!(status.is_ok_and(|status| status.success()), "ssh-keygen failed");
+}
+
+/// Makes an authority, and the certificate of an S3 server; the flags that name it.
+fn certified(directory: &Path, name: &str) -> [String; 4] {
+    let script = format!(
+        "set -e; new='-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes'
+        openssl req -x509 $new -keyout ca.key -out ca.pem -subj /CN=tests -days 2
+        openssl req $new -keyout s3.key -out s3.csr -subj /CN=s3
+        echo subjectAltName={name} > s3.ext
+        openssl x509 -req -in s3.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out s3.pem \\
+          -days 2 -extfile s3.ext"
+    );
+    let made = Command::new("sh").args(["-c", &script]).current_dir(directory).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let at = |name: &str| directory.join(name).display().to_string();
+    ["--cert".to_owned(), at("s3.pem"), "--key".to_owned(), at("s3.key")]
 }
 
 fn listens(port: u16) {
