@@ -79,9 +79,10 @@ the_git_server() {
     go_program git-server 3 . "-s -w"
 }
 
-# A real S3 server over a directory, and curl, by which tests change what it holds.
+# A real S3 server over a directory, curl, by which tests change what it holds, and ip, by which they make
+# it a host of another name.
 the_s3_server() {
-    install curl curl || return 1
+    install curl curl && install ip iproute2 || return 1
     [ -z "${MUSTER_S3_SERVER:-}" ] || { echo "$MUSTER_S3_SERVER"; return; }
     go_program versitygw 1.8.0 github.com/versity/versitygw/cmd/versitygw "-s -w"
 }
