@@ -1,4 +1,5 @@
-//! `kill -9` of the hub at each step of a request's way: what was done is not done again.
+//! `kill -9` of the hub at each step of a request's way: what was done is not done again. A container that
+//! was running begins again, within its Job: nobody can know how far it had come.
 
 use muster_e2e::{Agent, Executor, Hub, Kubectl, eventually, manifests::Promise, scratch};
 
@@ -84,6 +85,80 @@ fn killed_at_each_step_the_hub_does_nothing_twice() {
         }
     }
 }
+
+#[test]
+fn killed_in_each_pipeline_the_hub_goes_on_with_that_one() {
+    let scratch = scratch();
+    let mut hub = Hub::start(scratch.path(), Executor::Process);
+    let kubectl = hub.kubectl();
+    // `kubectl get jobs` of one pipeline: how many there are, and how many have succeeded.
+    let jobs = |pipeline: &str| {
+        let label = format!("kratix.io/pipeline-name={pipeline}");
+        let told = "jsonpath={range .items[*]}{.status.succeeded}{end}|";
+        kubectl.ok(&["get", "jobs", "-A", "-l", &label, "-o", told])
+    };
+    let at_work = |pipeline: &str| {
+        let label = format!("kratix.io/pipeline-name={pipeline}");
+        kubectl.until(&["get", "pods", "-A", "-l", &label], |pods| pods.contains("Init:"));
+    };
+
+    kubectl.apply(STAGED);
+    at_work("of-promise");
+    hub.crash_and_restart();
+    kubectl.wait("promise/staged", "Available");
+    assert_eq!(jobs("of-promise"), "1|");
+
+    kubectl.apply("apiVersion: example.org/v1\nkind: Staged\nmetadata: {name: one}\n");
+    for pipeline in ["first", "second"] {
+        at_work(pipeline);
+        hub.crash_and_restart();
+    }
+    kubectl.wait("staged/one", "ConfigureWorkflowCompleted");
+    for pipeline in ["of-promise", "first", "second"] {
+        assert_eq!(jobs(pipeline), "1|", "{pipeline}");
+    }
+    assert_eq!(count(&kubectl, "works", "one"), 2, "one of each pipeline");
+
+    kubectl.ok(&["delete", "staged/one", "--wait=false"]);
+    at_work("last");
+    hub.crash_and_restart();
+    kubectl.gone("staged/one");
+    for kind in ["jobs", "works"] {
+        assert_eq!(count(&kubectl, kind, "one"), 0, "{kind} are left");
+    }
+    assert_eq!(jobs("of-promise"), "1|", "the Promise's own has nothing to do with it");
+}
+
+/// A pipeline of the Promise itself, two of its requests, and one of their removal; each takes a second.
+const STAGED: &str = r#"
+apiVersion: platform.kratix.io/v1alpha1
+kind: Promise
+metadata: {name: staged}
+spec:
+  api:
+    apiVersion: apiextensions.k8s.io/v1
+    kind: CustomResourceDefinition
+    metadata: {name: stageds.example.org}
+    spec:
+      group: example.org
+      scope: Namespaced
+      names: {kind: Staged, plural: stageds, singular: staged}
+      versions:
+      - name: v1
+        served: true
+        storage: true
+        schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+  workflows:
+    promise:
+      configure:
+      - {apiVersion: platform.kratix.io/v1alpha1, kind: Pipeline, metadata: {name: of-promise}, spec: &stage {containers: [{name: work, image: none, command: [sh, -c, "sleep 1; cp /kratix/input/object.yaml /kratix/output/"]}]}}
+    resource:
+      configure:
+      - {apiVersion: platform.kratix.io/v1alpha1, kind: Pipeline, metadata: {name: first}, spec: *stage}
+      - {apiVersion: platform.kratix.io/v1alpha1, kind: Pipeline, metadata: {name: second}, spec: *stage}
+      delete:
+      - {apiVersion: platform.kratix.io/v1alpha1, kind: Pipeline, metadata: {name: last}, spec: {containers: [{name: work, image: none, command: [sleep, "1"]}]}}
+"#;
 
 /// Waits until a request has come so far.
 fn reach(kubectl: &Kubectl, asked: &[&str], told: &str, name: &str) {
