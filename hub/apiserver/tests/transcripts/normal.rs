@@ -30,7 +30,9 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         // Files that kubectl makes for itself.
         (r"/tmp/[\w./-]*(LIVE|MERGED)-\d+", "<${1}>"),
         (r"/tmp/[\w.-]*kubectl-edit-[\w.-]+", "<edited>"),
-        // Ages in tables and descriptions, where they stand alone.
+        // Ages of what sessions date years back, wherever they stand; then other ages in tables and
+        // descriptions, where they stand alone.
+        (r"\b\d+y(\d+d)?\b", "<age>"),
         (r"(?m)( {2,}|\t)(\d+[smhd])+( {2,}|\t|$| ago| \(x)", "${1}<age>${3}"),
         (r"(?m)\((x\d+ )over (\d+[smhd])+\)", "(${1}over <age>)"),
         (r"(?m)\b(\d+[smhd])+ ago", "<age> ago"),
