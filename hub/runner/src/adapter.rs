@@ -1,8 +1,9 @@
 //! The hub's own containers in a pipeline's pod: what `/bin/pipeline-adapter` is in Kratix's Jobs.
 //!
-//! `reader` fetches the object, and the requests made for it, and writes them for the pipeline; `work-creator` hands the pipeline's
-//! output to the hub; `update-status` hands over what it says about status. All decisions are the
-//! hub's: this side only reads files, carefully, and sends them with the pod's own token.
+//! `reader` fetches the object, and the requests made for it, and writes them for the pipeline;
+//! `work-creator` hands the pipeline's output to the hub; `update-status` hands over what it says
+//! about status. All decisions are the hub's: this side only reads files, carefully, and sends them
+//! with the pod's own token.
 
 mod api;
 mod collect;
